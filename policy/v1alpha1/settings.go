@@ -1,0 +1,44 @@
+package v1alpha1
+
+// Settings are the knobs of a connection, under the same names in every source. The zero value
+// means "nothing said here": lists replace those of a source of lower precedence, and an entry that
+// begins with "+" extends them instead.
+type Settings struct {
+	Routing   RoutingSettings   `json:"routing,omitempty"`
+	Cluster   ClusterSettings   `json:"cluster,omitempty"`
+	DNS       DNSSettings       `json:"dns,omitempty"`
+	Transport TransportSettings `json:"transport,omitempty"`
+}
+
+// RoutingSettings say which prefixes go through the tunnel.
+type RoutingSettings struct {
+	// AllowConflictingSubnets are prefixes in which the cluster may take addresses from whoever
+	// routes them on the workstation.
+	AllowConflictingSubnets []string `json:"allowConflictingSubnets,omitempty"`
+	// AlsoProxySubnets are reached through the tunnel although they belong to neither services nor pods.
+	AlsoProxySubnets []string `json:"alsoProxySubnets,omitempty"`
+	// NeverProxySubnets keep the route they had. Of an also and a never the more specific wins.
+	NeverProxySubnets []string `json:"neverProxySubnets,omitempty"`
+}
+
+// ClusterSettings override what the gateway discovered.
+type ClusterSettings struct {
+	ServiceSubnets []string `json:"serviceSubnets,omitempty"`
+	PodSubnets     []string `json:"podSubnets,omitempty"`
+}
+
+// DNSSettings say which names are asked of the cluster.
+type DNSSettings struct {
+	// Namespaces become routing domains besides the connected one, so that NAME.NAMESPACE resolves.
+	Namespaces []string `json:"namespaces,omitempty"`
+	// IncludeSuffixes are further domains asked of the cluster's resolver.
+	IncludeSuffixes []string `json:"includeSuffixes,omitempty"`
+	// LookupTimeout bounds one question to the cluster, a Go duration; "" means 4s.
+	LookupTimeout string `json:"lookupTimeout,omitempty"`
+}
+
+// TransportSettings say how packets travel.
+type TransportSettings struct {
+	// MTU of the tunnel in bytes of the inner IP packet, 1280 to 9000; 0 means derived from the route.
+	MTU int32 `json:"mtu,omitempty"`
+}
