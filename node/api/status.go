@@ -1,0 +1,111 @@
+package api
+
+import (
+	"net/netip"
+	"time"
+)
+
+// StatusVersion is the version of Status as JSON; it grows when a field changes its meaning.
+const StatusVersion = 1
+
+// State is where a connection stands.
+type State string
+
+// The states of a connection.
+//
+//	connecting ──► connected ◄──► reconnecting
+//	     │             │               │
+//	     └─────────────┴───────────────┴──► closed (final: the host is restored)
+const (
+	Connecting   State = "connecting"
+	Connected    State = "connected"
+	Reconnecting State = "reconnecting"
+	Closed       State = "closed"
+)
+
+// Status is a snapshot of one connection.
+type Status struct {
+	Version int       `json:"version"`
+	Name    string    `json:"name"`
+	State   State     `json:"state"`
+	Reason  string    `json:"reason,omitempty"` // why the state is not connected
+	Since   time.Time `json:"since"`            // when the state began
+
+	Program   string    `json:"program"` // version of the running node
+	Cluster   Cluster   `json:"cluster"`
+	Processes Processes `json:"processes"`
+	Peer      Peer      `json:"peer"`
+	Gateway   Gateway   `json:"gateway"`
+	Carrier   Carrier   `json:"carrier"`
+	WireGuard WireGuard `json:"wireguard"`
+	Routes    []Route   `json:"routes"`
+	Conflicts []string  `json:"conflicts,omitempty"`
+	Warnings  []string  `json:"warnings,omitempty"`
+	DNS       DNS       `json:"dns"`
+}
+
+// Cluster says what the connection leads to, and as whom.
+type Cluster struct {
+	Context   string `json:"context"`
+	Server    string `json:"server"`
+	UID       string `json:"uid,omitempty"`
+	User      string `json:"user"`
+	Namespace string `json:"namespace"`
+}
+
+// Processes are process ids; 0 where one is not known.
+type Processes struct {
+	Node   int `json:"node"`
+	Helper int `json:"helper"`
+	Guard  int `json:"guard"`
+}
+
+// Peer names the object that stands for this connection in the cluster.
+type Peer struct {
+	Name      string       `json:"name"`
+	Namespace string       `json:"namespace"`
+	Addresses []netip.Addr `json:"addresses"`
+}
+
+// Gateway is the pod at the other end.
+type Gateway struct {
+	Pod       string `json:"pod,omitempty"`
+	Version   string `json:"version,omitempty"`
+	PublicKey string `json:"publicKey,omitempty"`
+}
+
+// Carrier is the path that WireGuard's packets take.
+type Carrier struct {
+	Name      string    `json:"name"`
+	Connected bool      `json:"connected"`
+	Since     time.Time `json:"since,omitzero"`
+	RTTMillis float64   `json:"rttMillis,omitempty"` // 0 before the first echo
+	Redials   int       `json:"redials"`
+	Error     string    `json:"error,omitempty"` // of the latest attempt
+}
+
+// WireGuard is the state of the device.
+type WireGuard struct {
+	Interface     string    `json:"interface"`
+	MTU           int       `json:"mtu"`
+	PublicKey     string    `json:"publicKey"`
+	LastHandshake time.Time `json:"lastHandshake,omitzero"`
+	ReceivedBytes int64     `json:"receivedBytes"`
+	SentBytes     int64     `json:"sentBytes"`
+}
+
+// Route is a prefix of the plan: through the tunnel, or left to the route it had.
+type Route struct {
+	Prefix netip.Prefix `json:"prefix"`
+	Kind   string       `json:"kind"` // "tunnel" or "throw"
+	Reason string       `json:"reason,omitempty"`
+}
+
+// DNS says which names go where.
+type DNS struct {
+	Server    []netip.Addr     `json:"server"`
+	Domains   []string         `json:"domains"`
+	Upstreams []netip.AddrPort `json:"upstreams"`
+	Queries   uint64           `json:"queries"`
+	Failures  uint64           `json:"failures"`
+}
