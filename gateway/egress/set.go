@@ -22,18 +22,32 @@ type Input struct {
 	Overlays []netip.Prefix
 }
 
+// Decision is what may be done with a destination. The zero value refuses.
+type Decision uint8
+
+const (
+	// Refused destinations are not dialled; [Set.Check] says why.
+	Refused Decision = iota
+	// Permitted destinations are dialled.
+	Permitted
+	// PermittedByName is a destination that is otherwise never dialled and that egress.allow names.
+	PermittedByName
+)
+
 // Set is one compiled decision. It is immutable; the nil Set permits nothing.
 type Set struct {
 	permitted *netipx.IPSet
 	closed    *netipx.IPSet // the union of never, less what Allow opens of each
+	opened    *netipx.IPSet // what Allow opens of never
 	never     []forbidden   // for the words of a refusal
 }
 
 // Compile makes the Set of in. Prefixes are masked; invalid and IPv4-mapped ones are left out.
 func Compile(in Input) *Set {
 	s := &Set{never: neverOf(in)}
-	var closed, permitted netipx.IPSetBuilder
+	var closed, opened, permitted netipx.IPSetBuilder
 	for _, f := range s.never {
+		opened.AddPrefix(f.prefix)
 		closed.AddSet(without(f.prefix, in.Allow))
 	}
 	for _, list := range [][]netip.Prefix{in.Services, in.Pods, in.Allow} {
@@ -44,6 +58,8 @@ func Compile(in Input) *Set {
 		}
 	}
 	s.closed = built(&closed)
+	opened.RemoveSet(s.closed)
+	s.opened = built(&opened)
 	permitted.RemoveSet(s.closed)
 	s.permitted = built(&permitted)
 	return s
@@ -92,23 +108,27 @@ func neverOf(in Input) []forbidden {
 // nothing although it reads like an IPv4 prefix.
 func usable(p netip.Prefix) bool { return p.IsValid() && !p.Addr().Is4In6() }
 
-// Check returns nil if dst may be dialled, else an error that says why not. It accepts any address a
-// packet can carry; IPv4-mapped IPv6 and zoned addresses are refused, as dialling them would reach
-// something else than what was checked.
+// Decide says what may be done with dst. It accepts any address a packet can carry; IPv4-mapped IPv6
+// and zoned addresses are refused, as dialling them would reach something else than what was checked.
+func (s *Set) Decide(dst netip.Addr) Decision {
+	if s == nil || !dst.IsValid() || dst.Is4In6() || dst.Zone() != "" || !s.permitted.Contains(dst) {
+		return Refused
+	}
+	if inner, ok := embedded(dst); ok && s.closed.Contains(inner) {
+		return Refused
+	}
+	if s.opened.Contains(dst) {
+		return PermittedByName
+	}
+	return Permitted
+}
+
+// Check returns nil if dst may be dialled, else an error that says why not.
 func (s *Set) Check(dst netip.Addr) error {
-	if s.permits(dst) {
+	if s.Decide(dst) != Refused {
 		return nil
 	}
 	return fmt.Errorf("%s is not reachable through the gateway: %s", dst, s.why(dst))
-}
-
-// permits is Check without the words; it runs for every new flow.
-func (s *Set) permits(dst netip.Addr) bool {
-	if s == nil || !dst.IsValid() || dst.Is4In6() || dst.Zone() != "" || !s.permitted.Contains(dst) {
-		return false
-	}
-	inner, translated := embedded(dst)
-	return !translated || !s.closed.Contains(inner)
 }
 
 // why explains a refusal of dst.
@@ -139,14 +159,14 @@ func narrowest(never []forbidden, a netip.Addr) string {
 	return best.why
 }
 
-// Gate holds the Set in force. The zero Gate permits nothing.
+// Gate holds the Set in force. The zero Gate refuses everything.
 type Gate struct{ set atomic.Pointer[Set] }
 
-// Replace puts s in force for every later Check.
+// Replace puts s in force for every later question.
 func (g *Gate) Replace(s *Set) { g.set.Store(s) }
+
+// Decide asks the Set in force; see [Set.Decide].
+func (g *Gate) Decide(dst netip.Addr) Decision { return g.set.Load().Decide(dst) }
 
 // Check asks the Set in force; see [Set.Check].
 func (g *Gate) Check(dst netip.Addr) error { return g.set.Load().Check(dst) }
-
-// Permits reports whether Check would return nil, without the cost of saying why.
-func (g *Gate) Permits(dst netip.Addr) bool { return g.set.Load().permits(dst) }

@@ -120,19 +120,48 @@ func TestSetCheck(t *testing.T) {
 func TestGate(t *testing.T) {
 	var g Gate
 	pod := netip.MustParseAddr("10.132.3.4")
-	if g.Permits(pod) || g.Check(pod) == nil {
+	if g.Decide(pod) != Refused || g.Check(pod) == nil {
 		t.Error("a Gate without a Set permits")
 	}
 	g.Replace(Compile(cluster()))
-	if !g.Permits(pod) || g.Check(pod) != nil {
+	if g.Decide(pod) != Permitted || g.Check(pod) != nil {
 		t.Error("the Set in force does not permit a pod")
 	}
 	g.Replace(Compile(Input{}))
-	if g.Permits(pod) {
+	if g.Decide(pod) != Refused {
 		t.Error("the replaced Set is still in force")
 	}
-	if g.Permits(netip.Addr{}) || g.Check(netip.Addr{}) == nil {
+	if g.Decide(netip.Addr{}) != Refused || g.Check(netip.Addr{}) == nil {
 		t.Error("the zero address is permitted")
+	}
+}
+
+func TestDecideTellsWhatIsNamed(t *testing.T) {
+	set := Compile(cluster("169.254.20.10/32", "10.132.0.9/32", "10.1.0.0/24"))
+	for dst, want := range map[string]Decision{
+		"169.254.20.10":   PermittedByName,
+		"10.132.0.9":      PermittedByName,
+		"10.1.0.1":        Permitted,
+		"10.132.0.8":      Permitted,
+		"169.254.169.254": Refused,
+	} {
+		if got := set.Decide(netip.MustParseAddr(dst)); got != want {
+			t.Errorf("Decide(%s) = %d, want %d", dst, got, want)
+		}
+	}
+}
+
+func BenchmarkDecide(b *testing.B) {
+	in := cluster("10.1.0.0/24")
+	for i := range 1000 { // Peers
+		in.Overlays = append(in.Overlays, netip.PrefixFrom(netip.AddrFrom4([4]byte{245, byte(i >> 8), byte(i), 4}), 31))
+	}
+	set, dst := Compile(in), netip.MustParseAddr("10.132.3.4")
+	b.ReportAllocs()
+	for b.Loop() {
+		if set.Decide(dst) != Permitted {
+			b.Fatal("refused")
+		}
 	}
 }
 
