@@ -1,0 +1,22 @@
+package deploy
+
+import (
+	_ "embed"
+	"fmt"
+	"strings"
+)
+
+// UserRoleName is the Role of those who connect workstations. The chart creates it in the gateway's
+// namespace and binds it to the chart value `users`.
+const UserRoleName = "culvert-user"
+
+//go:embed chart/culvert/files/user-rules.yaml
+var userRules string
+
+// UserRole returns, as YAML, the Role that `culvert connect` needs in the gateway's namespace: what
+// an error message about a missing right can ask for. The chart renders the same rules.
+func UserRole(namespace string) string {
+	rules := "  " + strings.ReplaceAll(strings.TrimSpace(userRules), "\n", "\n  ")
+	return fmt.Sprintf("apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\n"+
+		"metadata:\n  name: %s\n  namespace: %s\nrules:\n%s\n", UserRoleName, namespace, rules)
+}
