@@ -1,0 +1,60 @@
+package carrier
+
+import (
+	"sync"
+	"time"
+
+	"github.com/culvert-dev/culvert/internal/frame"
+)
+
+// headroom is the space, in bytes, kept in front of a block's first data frame for control frames.
+const headroom = 96
+
+// block is a run of whole frames that leaves in one Write. 32 KiB is what the hops of a port-forward
+// copy at a time.
+type block struct {
+	buf        [frame.MaxPacket + frame.HeaderLen + headroom]byte
+	start, end int       // frames are buf[start:end]
+	packets    int       // data frames
+	payload    int       // bytes of their payloads
+	since      time.Time // when the oldest of them was queued
+}
+
+var blocks = sync.Pool{New: func() any { return new(block) }}
+
+func newBlock() *block {
+	b := blocks.Get().(*block)
+	b.start, b.end, b.packets, b.payload = headroom, headroom, 0, 0
+	return b
+}
+
+func (b *block) release() { blocks.Put(b) }
+
+// add appends a data frame and reports whether there was room.
+func (b *block) add(packet []byte) bool {
+	if b.end+frame.HeaderLen+len(packet) > len(b.buf) {
+		return false
+	}
+	frame.PutHeader(b.buf[b.end:], frame.TypeData, len(packet))
+	copy(b.buf[b.end+frame.HeaderLen:], packet)
+	b.end += frame.HeaderLen + len(packet)
+	b.packets++
+	b.payload += len(packet)
+	return true
+}
+
+// dropFirst removes the oldest packet of a block that has one.
+func (b *block) dropFirst() {
+	n := int(b.buf[b.start])<<8 | int(b.buf[b.start+1])
+	b.start += frame.HeaderLen + n
+	b.packets--
+	b.payload -= n
+}
+
+// prepend puts control frames, at most headroom bytes, in front.
+func (b *block) prepend(control []byte) {
+	b.start -= len(control)
+	copy(b.buf[b.start:], control)
+}
+
+func (b *block) bytes() []byte { return b.buf[b.start:b.end] }

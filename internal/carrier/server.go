@@ -1,0 +1,190 @@
+package carrier
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// defaultMaxStreams bounds the memory that streams may take: each up to about 1.5 MiB when its reader
+// is slow, 70 KiB when idle.
+const defaultMaxStreams = 1024
+
+// Server is the gateway's side: every stream it accepts becomes an endpoint of its own. Bind is
+// required. The fields are not changed after Serve began.
+type Server struct {
+	Bind       *Bind
+	Hello      Hello        // what to say; see Hello
+	Log        *slog.Logger // nil: nothing is logged
+	Timing     Timing
+	MaxStreams int // more are closed at once; 0: 1024
+
+	mu    sync.Mutex
+	live  map[*Endpoint]struct{} // of open streams
+	total Stats                  // of those that ended
+}
+
+// Stats counts what a Server does.
+type Stats struct {
+	Streams       int    // open now, with hellos exchanged
+	Accepted      uint64 // streams whose hello was good, ever
+	Refused       uint64 // streams closed before, ever: too many, no hello, incompatible
+	SentBytes     uint64 // payload, over all streams
+	ReceivedBytes uint64 // payload, over all streams
+	Dropped       uint64 // packets given up on the way to a stream
+}
+
+// Stats returns the counters.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.total
+	for e := range s.live {
+		st.add(e)
+	}
+	st.Streams = len(s.live)
+	return st
+}
+
+func (st *Stats) add(e *Endpoint) {
+	st.SentBytes += e.sent.Load()
+	st.ReceivedBytes += e.received.Load()
+	st.Dropped += e.dropped.Load()
+}
+
+// Serve accepts streams until ctx ends, then says goodbye to all, closes them and returns nil. Another
+// error is the listener's. It closes the listener.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	log := s.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	defer stop()
+	tasks.Go(func() {
+		<-ctx.Done()
+		listener.Close()
+	})
+	places := make(chan struct{}, cmp.Or(s.MaxStreams, defaultMaxStreams))
+	for {
+		stream, err := accept(ctx, listener)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("accept carrier streams on %s: %w", listener.Addr(), err)
+		}
+		select {
+		case places <- struct{}{}:
+		default:
+			s.refuse()
+			log.Warn("carrier: too many streams, one refused", "limit", cap(places))
+			stream.Close()
+			continue
+		}
+		tasks.Go(func() {
+			s.serve(ctx, stream, log)
+			<-places
+		})
+	}
+}
+
+// accept accepts a connection, trying again when the system is short of something.
+func accept(ctx context.Context, listener net.Listener) (net.Conn, error) {
+	for wait := 5 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		c, err := listener.Accept()
+		var temporary interface{ Temporary() bool }
+		if err == nil || !errors.As(err, &temporary) || !temporary.Temporary() {
+			return c, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// serve runs one stream to its end.
+func (s *Server) serve(ctx context.Context, stream net.Conn, log *slog.Logger) {
+	hello := fillHello(s.Hello, "gateway")
+	e := s.Bind.newStreamEndpoint()
+	defer s.Bind.remove(e)
+	l, err := newLink(stream, s.Bind, e, hello, s.Timing.withDefaults())
+	if err != nil {
+		log.Error("carrier: hello", "error", err)
+		stream.Close()
+		return
+	}
+	defer l.wait()
+	peer, err := l.hello(ctx.Done())
+	if err == nil {
+		err = compatible(hello, peer)
+	}
+	if err != nil {
+		s.refuse()
+		log.Debug("carrier: stream refused", "error", err)
+		l.bye(err.Error(), err)
+		return
+	}
+	s.enter(e)
+	defer s.leave(e)
+	e.attach(l)
+	log.Debug("carrier: stream open", "endpoint", e.text, "node", peer.Version)
+	select {
+	case <-l.done:
+	case <-ctx.Done():
+		l.bye("gateway is stopping", errClosed)
+		<-l.done
+	}
+	log.Debug("carrier: stream ended", "endpoint", e.text, "reason", l.reason())
+}
+
+func (s *Server) enter(e *Endpoint) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.live == nil {
+		s.live = map[*Endpoint]struct{}{}
+	}
+	s.live[e] = struct{}{}
+	s.total.Accepted++
+}
+
+func (s *Server) leave(e *Endpoint) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.live, e)
+	s.total.add(e)
+}
+
+func (s *Server) refuse() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.total.Refused++
+}
+
+// streamPrefix is where the addresses of the gateway's endpoints come from: documentation addresses
+// (RFC 3849), which are routed nowhere. Each stream has an address of its own, because
+// wireguard-go's limiter of handshakes counts by address.
+var streamPrefix = netip.MustParsePrefix("2001:db8::/32")
+
+// newStreamEndpoint returns an endpoint with an address no other has had.
+func (b *Bind) newStreamEndpoint() *Endpoint {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.streams++
+	raw := streamPrefix.Addr().As16()
+	binary.BigEndian.PutUint64(raw[8:], b.streams)
+	e := newEndpoint(netip.AddrPortFrom(netip.AddrFrom16(raw), 1))
+	b.endpoints[e.addr] = e
+	return e
+}
