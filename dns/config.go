@@ -1,0 +1,150 @@
+package dns
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Config says who is asked for which names. The zero value knows neither cluster nor resolvers and answers SERVFAIL.
+// Names are taken with or without a trailing dot, in any case.
+type Config struct {
+	// ClusterDomain is the domain of the cluster's own names; "" means cluster.local.
+	ClusterDomain string
+	// Namespace is the connected one: NAME and NAME.NAMESPACE are completed with it. "" completes neither.
+	Namespace string
+	// Namespaces are further routing domains: NAME.NAMESPACE is completed with them.
+	Namespaces []string
+	// Connection is this connection's name; ANYTHING.CONNECTION.culvert.internal is ANYTHING in its cluster.
+	// "" means there is no such alias.
+	Connection string
+	// IncludeSuffixes are domains outside the cluster that the cluster's resolver is asked for.
+	IncludeSuffixes []string
+	// Reverse are the prefixes whose reverse names (PTR) the cluster is asked for.
+	Reverse []netip.Prefix
+	// Gateway are the addresses of the gateway's forwarder in the tunnel. Empty is the same as Up being false.
+	Gateway []netip.AddrPort
+	// Upstreams are the host's own resolvers in their order of preference.
+	Upstreams []netip.AddrPort
+	// Search is the host's search list; it is kept for those who show the configuration.
+	Search []string
+	// LookupTimeout bounds one question to the cluster; 0 means 4 s.
+	LookupTimeout time.Duration
+	// Up reports that the tunnel carries packets.
+	Up bool
+	// Generation drops what is remembered of the cluster whenever it changes, in either direction.
+	Generation uint64
+
+	domains []string // namespaces under which names are completed; see normalized
+}
+
+const (
+	defaultClusterDomain = "cluster.local"
+	defaultLookupTimeout = 4 * time.Second
+)
+
+// normalized returns a copy that shares no memory with c, with names in the form Route compares (lower case, one
+// trailing dot) and addresses and prefixes in their normal form. Invalid addresses and prefixes are left out.
+func (c Config) normalized() Config {
+	if c.ClusterDomain == "" {
+		c.ClusterDomain = defaultClusterDomain
+	}
+	if c.LookupTimeout <= 0 {
+		c.LookupTimeout = defaultLookupTimeout
+	}
+	c.ClusterDomain = canonical(c.ClusterDomain)
+	c.Namespace = strings.TrimSuffix(canonical(c.Namespace), ".")
+	c.Connection = strings.TrimSuffix(canonical(c.Connection), ".")
+	c.Namespaces = canonicalAll(c.Namespaces)
+	c.IncludeSuffixes = canonicalAll(c.IncludeSuffixes)
+	c.Search = canonicalAll(c.Search)
+	c.Reverse = normalPrefixes(c.Reverse)
+	c.Gateway = normalServers(c.Gateway)
+	c.Upstreams = normalServers(c.Upstreams)
+	c.domains = c.routingDomains()
+	return c
+}
+
+// routingDomains are the namespaces, as names, under which NAME.NAMESPACE is completed.
+func (c *Config) routingDomains() []string {
+	var domains []string
+	for _, ns := range append([]string{c.Namespace}, c.Namespaces...) {
+		ns = canonical(ns)
+		if ns != "" && !strings.Contains(strings.TrimSuffix(ns, "."), ".") && !Reserved(ns) && !slices.Contains(domains, ns) {
+			domains = append(domains, ns)
+		}
+	}
+	return domains
+}
+
+// Domains returns, sorted, the names below which questions may go to the cluster: what a host with split DNS has to
+// send to this resolver. Single labels are not among them; hosts find those through their search list.
+func (c Config) Domains() []string {
+	c = c.normalized()
+	domains := append([]string{c.ClusterDomain, "svc."}, c.domains...)
+	domains = append(domains, c.IncludeSuffixes...)
+	if c.Connection != "" {
+		domains = append(domains, c.Connection+"."+aliasZone)
+	}
+	for _, prefix := range c.Reverse {
+		domains = append(domains, ReverseZones(prefix)...)
+	}
+	for i := range domains {
+		domains[i] = strings.TrimSuffix(domains[i], ".")
+	}
+	slices.Sort(domains)
+	return slices.Compact(domains)
+}
+
+// sameRoutes reports whether both configurations decide alike on every question.
+func (c *Config) sameRoutes(o *Config) bool {
+	return c.ClusterDomain == o.ClusterDomain && c.Namespace == o.Namespace && c.Connection == o.Connection &&
+		slices.Equal(c.Namespaces, o.Namespaces) && slices.Equal(c.IncludeSuffixes, o.IncludeSuffixes) &&
+		slices.Equal(c.Reverse, o.Reverse)
+}
+
+// sameCluster reports whether what the cluster answered under o still holds under c.
+func (c *Config) sameCluster(o *Config) bool {
+	return c.Up == o.Up && c.Generation == o.Generation && slices.Equal(c.Gateway, o.Gateway)
+}
+
+// canonical returns name in lower case with one trailing dot, and "" for "" and the root.
+func canonical(name string) string {
+	name = strings.ToLower(strings.Trim(name, "."))
+	if name == "" {
+		return ""
+	}
+	return name + "."
+}
+
+func canonicalAll(names []string) []string {
+	var out []string
+	for _, name := range names {
+		if name = canonical(name); name != "" && !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+func normalPrefixes(prefixes []netip.Prefix) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range prefixes {
+		if p.IsValid() && !p.Addr().Is4In6() {
+			out = append(out, p.Masked())
+		}
+	}
+	return out
+}
+
+func normalServers(servers []netip.AddrPort) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, s := range servers {
+		s = netip.AddrPortFrom(s.Addr().Unmap(), s.Port())
+		if s.IsValid() && s.Port() != 0 && !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}

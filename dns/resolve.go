@@ -1,0 +1,195 @@
+package dns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	wire "github.com/miekg/dns"
+)
+
+const (
+	clusterQuestions  = 256 // asked of the cluster at once
+	upstreamQuestions = 512 // asked of the host's resolvers at once
+)
+
+// How long answers are remembered. What the cluster says changes with every roll-out; a name just denied may be a
+// service about to be made.
+var (
+	clusterLifetimes  = lifetimes{positive: 30 * time.Second, negative: 3 * time.Second, capTTL: true}
+	upstreamLifetimes = lifetimes{positive: time.Hour, negative: time.Minute}
+)
+
+var errBusy = errors.New("too many questions at once")
+
+// resolve finds the answer to q: it decides whom to ask, asks, and remembers the answer under key.
+func (s *Server) resolve(ctx context.Context, st *state, q *query, tcp bool, key string) *answer {
+	name, err := q.name()
+	if err != nil {
+		return failure(wire.RcodeFormatError, 0, "")
+	}
+	d := Decision{Source: SourceUpstream}
+	if q.qclass == wire.ClassINET || q.qclass == wire.ClassANY {
+		d = st.cfg.route(name, q.qtype)
+	}
+	switch d.Source {
+	case SourceNone:
+		s.counters.local.Add(1)
+		return failure(wire.RcodeNameError, wire.ExtendedErrorCodeBlocked, d.Reason)
+	case SourceUpstream:
+		a, err := s.askUpstream(ctx, st, q, tcp, upstreamLifetimes)
+		if err != nil {
+			return unreachable("no answer from this host's resolvers: ", err)
+		}
+		st.upstreamCache.put(key, a)
+		return a
+	}
+	a := s.resolveCluster(ctx, st, q, tcp, name, d)
+	st.clusterCache.put(key, a)
+	return a
+}
+
+// resolveCluster asks the cluster, and for names that may be meant otherwise the host's resolvers after it.
+func (s *Server) resolveCluster(ctx context.Context, st *state, q *query, tcp bool, name string, d Decision) *answer {
+	a, err := s.askCluster(ctx, st, q, name, d.Name)
+	switch {
+	case !d.Fallback && err != nil:
+		return unreachable("", err)
+	case !d.Fallback || err == nil && a.rcode() != wire.RcodeNameError:
+		return a
+	}
+	outside, outsideErr := s.askUpstream(ctx, st, q, tcp, clusterLifetimes)
+	switch {
+	case err != nil && (outsideErr != nil || outside.rcode() == wire.RcodeNameError):
+		// The name may well exist: deny nothing while the cluster cannot be asked.
+		return unreachable("", err)
+	case outsideErr != nil:
+		return unreachable("no answer from this host's resolvers: ", outsideErr)
+	case err != nil:
+		outside.life = 0
+	}
+	return outside
+}
+
+// unreachable is the answer when those who know did not answer.
+func unreachable(prefix string, err error) *answer {
+	return failure(wire.RcodeServerFailure, wire.ExtendedErrorCodeNoReachableAuthority, clip(prefix+err.Error()))
+}
+
+// clip keeps an extended error short enough for any reply.
+func clip(text string) string { return text[:min(len(text), 120)] }
+
+var errDown = errors.New("the tunnel to the cluster is down")
+
+// askCluster asks the cluster for full in place of the question's name and returns the answer under that name.
+func (s *Server) askCluster(ctx context.Context, st *state, q *query, name, full string) (*answer, error) {
+	if !st.cfg.Up || len(st.cfg.Gateway) == 0 {
+		return nil, errDown
+	}
+	if !s.clusterSlots.take() {
+		return nil, errBusy
+	}
+	defer s.clusterSlots.give()
+	ctx, cancel := context.WithTimeout(ctx, st.cfg.LookupTimeout)
+	defer cancel()
+	s.counters.cluster.Add(1)
+	msg, err := clusterQuery(q, full)
+	if err != nil {
+		return nil, fmt.Errorf("ask the cluster for %s: %w", full, err)
+	}
+	response, err := st.gateway.exchange(ctx, msg, usualBuffer)
+	if err == nil && response[2]&(flagTC>>8) != 0 {
+		response, err = st.gateway.exchangeTCP(ctx, msg)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("no answer from the cluster: %w", err)
+	}
+	return s.clusterAnswer(response, q, name, full)
+}
+
+// clusterAnswer turns the cluster's response about full into the answer about name.
+func (s *Server) clusterAnswer(response []byte, q *query, name, full string) (*answer, error) {
+	m := new(wire.Msg)
+	if err := m.Unpack(response); err != nil {
+		return nil, fmt.Errorf("answer of the cluster for %s: %w", full, err)
+	}
+	removed := s.rewrite(m, q, name, full)
+	msg, err := m.Pack()
+	if err != nil {
+		return nil, fmt.Errorf("answer of the cluster for %s: %w", full, err)
+	}
+	a, err := parseAnswer(msg, q.end, clusterLifetimes, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	a.flags |= flagRA
+	switch {
+	case len(removed) > 0:
+		text := fmt.Sprintf("the cluster named %s, which cannot be one of its addresses", removed[0])
+		a.opt, a.ownOPT = appendOPT(nil, 0, wire.ExtendedErrorCodeBlocked, clip(text)), true
+	case a.opt == nil:
+		a.opt, a.ownOPT = appendOPT(nil, 0, 0, ""), true
+	}
+	return a, nil
+}
+
+// rewrite is what happens to every answer of the cluster before it is remembered. It returns the addresses taken out.
+func (s *Server) rewrite(m *wire.Msg, q *query, name, full string) []netip.Addr {
+	// One spelling of the asked name throughout lets the packer point to the question.
+	m.Question = []wire.Question{{Name: name, Qtype: q.qtype, Qclass: q.qclass}}
+	m.Compress = true
+	rename(m, full, name)
+	adoptSOA(m, name)
+	removed := removeAddresses(m, s.foreign)
+	for _, addr := range removed {
+		s.counters.blocked.Add(1)
+		s.event(Event{Kind: AddressBlocked, Source: SourceCluster, Name: name, Addr: addr})
+	}
+	return removed
+}
+
+// foreign reports whether addr cannot belong to the cluster.
+func (s *Server) foreign(addr netip.Addr) bool {
+	return nobodys(addr) || s.opts.Own != nil && s.opts.Own(addr)
+}
+
+// askUpstream asks the host's resolvers the question as the client asked it.
+func (s *Server) askUpstream(ctx context.Context, st *state, q *query, tcp bool, limit lifetimes) (*answer, error) {
+	if !s.upstreamSlots.take() {
+		return nil, errBusy
+	}
+	defer s.upstreamSlots.give()
+	s.counters.upstream.Add(1)
+	msg := upstreamQuery(q)
+	var response []byte
+	var err error
+	if tcp {
+		response, err = st.upstreams.exchangeTCP(ctx, msg)
+	} else {
+		response, err = st.upstreams.exchange(ctx, msg, int(q.udpBytes))
+	}
+	if err != nil {
+		return nil, err
+	}
+	end := headerBytes
+	if response[5] != 0 {
+		end = q.end
+	}
+	return parseAnswer(response, end, limit, time.Now())
+}
+
+// slots bound how much happens at once; who finds none free is turned away rather than kept waiting.
+type slots chan struct{}
+
+func (s slots) take() bool {
+	select {
+	case s <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (s slots) give() { <-s }
