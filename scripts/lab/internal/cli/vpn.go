@@ -1,0 +1,148 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/culvert-dev/culvert/scripts/lab/internal/build"
+	"github.com/culvert-dev/culvert/scripts/lab/internal/state"
+	"github.com/culvert-dev/culvert/scripts/lab/internal/vpn"
+)
+
+func (a *app) vpn() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "vpn",
+		Short: "switch the VPN on and off in a running lab",
+		Example: `  lab vpn up                     # what lab up was asked for, or what was on last
+  lab vpn up wireguard --routes 10.0.0.0/8,172.16.0.0/12
+  lab vpn down`,
+		Args: needArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(a.vpnUp(), a.vpnDown())
+	return cmd
+}
+
+func (a *app) vpnUp() *cobra.Command {
+	var routes string
+	cmd := &cobra.Command{
+		Use:   "up [openvpn|wireguard|route]",
+		Short: "switch the VPN on; returns when its routes are there",
+		Long: `up switches the VPN on: of the kind named, else of the last one, else of the one
+lab up was asked for. Safe to repeat; with another kind or other routes it
+switches over.`,
+		Example: `  lab vpn up
+  lab vpn up openvpn --routes 10.130.0.0/16,10.20.0.0/16,10.50.0.0/16`,
+		Args: needArgs(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.changeVPN(cmd.Context(), func(l *state.Lab) error {
+				kind, prefixes := vpnDefaults(l)
+				if len(args) == 1 {
+					kind = args[0]
+				}
+				if kind == state.VPNNone {
+					return usageError{fmt.Errorf("lab %q had no VPN so far: name its kind, openvpn, wireguard or route", l.Name)}
+				}
+				if routes != "" {
+					var err error
+					if prefixes, err = state.ParsePrefixes(routes); err != nil {
+						return usageError{fmt.Errorf("--routes: %w", err)}
+					}
+				}
+				return vpn.Up(cmd.Context(), l, kind, prefixes)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&routes, "routes", "", "prefixes the VPN takes (default: those of last time)")
+	return cmd
+}
+
+func vpnDefaults(l *state.Lab) (kind string, routes []netPrefix) {
+	kind, routes = l.Options.VPN, l.Options.VPNRoutes
+	if l.VPN.Kind != state.VPNNone {
+		kind, routes = l.VPN.Kind, l.VPN.Routes
+	}
+	return kind, routes
+}
+
+func (a *app) vpnDown() *cobra.Command {
+	return &cobra.Command{
+		Use:     "down",
+		Short:   "switch the VPN off; returns when its interface is gone",
+		Example: "  lab vpn down",
+		Args:    needArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.changeVPN(cmd.Context(), func(l *state.Lab) error { return vpn.Down(cmd.Context(), l) })
+		},
+	}
+}
+
+func (a *app) changeVPN(_ context.Context, change func(*state.Lab) error) error {
+	if err := requireRoot(); err != nil {
+		return err
+	}
+	if err := state.CheckName(a.name); err != nil {
+		return usageError{err}
+	}
+	unlock, err := state.Lock(a.name, true)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	l, err := a.open()
+	if err != nil {
+		return err
+	}
+	return change(l)
+}
+
+func (a *app) build() *cobra.Command {
+	return &cobra.Command{
+		Use:     "build",
+		Short:   "build the cluster's programs into the cache, without a lab",
+		Example: "  lab build\n  CULVERT_LAB_CACHE=/srv/cache lab build",
+		Args:    needArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if packages := build.MissingPackages(true); len(packages) > 0 {
+				return fmt.Errorf("this machine lacks %s: run `lab deps --install`, or %s", strings.Join(packages, ", "), build.InstallCommand(packages))
+			}
+			_, err := build.Ensure(cmd.Context(), os.Stderr)
+			return err
+		},
+	}
+}
+
+func (a *app) deps() *cobra.Command {
+	var install bool
+	cmd := &cobra.Command{
+		Use:     "deps",
+		Short:   "name, or install, what the lab needs of Debian or Ubuntu",
+		Example: "  lab deps\n  lab deps --install",
+		Args:    needArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, parts, err := build.Find()
+			if err != nil {
+				return err
+			}
+			missing := build.MissingPackages(len(parts) > 0)
+			switch {
+			case len(missing) == 0:
+				progress("nothing is missing")
+				return nil
+			case !install:
+				return fmt.Errorf("missing: %s (`lab deps --install`, or %s)", strings.Join(missing, ", "), build.InstallCommand(missing))
+			}
+			if err := requireRoot(); err != nil {
+				return err
+			}
+			progress("installing %s", strings.Join(missing, ", "))
+			return build.Install(cmd.Context(), missing, os.Stderr)
+		},
+	}
+	cmd.Flags().BoolVar(&install, "install", false, "install it with apt-get (as root)")
+	return cmd
+}
