@@ -1,0 +1,216 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Relation says how a cluster subnet lies to a route of the host.
+type Relation string
+
+// Relations, read as "subnet RELATION route".
+const (
+	Inside Relation = "inside"
+	Covers Relation = "covers"
+	Equal  Relation = "equal"
+)
+
+// Resolution says what became of an overlap.
+type Resolution string
+
+// Resolutions.
+const (
+	// Unresolved means that no setting settles all of it; the host keeps what is left.
+	Unresolved Resolution = "unresolved"
+	// Allowed means that the cluster takes it, or at least some of it.
+	Allowed Resolution = "allowed"
+	// Kept means that a never-proxied prefix leaves it to the host.
+	Kept Resolution = "kept"
+	// Sheltered means that a protected address, or a LAN that no setting names, stays as it is.
+	Sheltered Resolution = "protected"
+)
+
+// Conflict is one overlap of a cluster subnet with a route of somebody else.
+type Conflict struct {
+	Subnet   netip.Prefix `json:"subnet"`
+	Kind     SubnetKind   `json:"kind"`
+	Relation Relation     `json:"relation"`
+	// Overlap is the part that both claim.
+	Overlap netip.Prefix `json:"overlap"`
+	Claim   Claim        `json:"claim"`
+
+	Resolution Resolution `json:"resolution"`
+	// Open is the part of Overlap that no setting settles; empty if the conflict is settled.
+	Open []netip.Prefix `json:"open,omitempty"`
+}
+
+// Claim is a route of somebody else.
+type Claim struct {
+	Prefix netip.Prefix `json:"prefix"`
+	// Rule is the priority of the first rule that leads to the route.
+	Rule      uint32    `json:"rule"`
+	Table     uint32    `json:"table,omitempty"`
+	TableName string    `json:"tableName,omitempty"`
+	Type      RouteType `json:"type"`
+	Metric    uint32    `json:"metric,omitempty"`
+	Protocol  uint8     `json:"protocol,omitempty"`
+	// Interfaces and NextHops have one entry per next hop; a route onto the link has none of the latter.
+	Interfaces []string     `json:"interfaces,omitempty"`
+	NextHops   []netip.Addr `json:"nextHops,omitempty"`
+	// Owner is who probably made the route; "" if nothing is known.
+	Owner string `json:"owner,omitempty"`
+	// VPN says whether the owner leads into some other network.
+	VPN bool `json:"vpn,omitempty"`
+	// LAN is a network connected to this host: it is taken only where a setting names it, or a part of
+	// it, exactly.
+	LAN bool `json:"lan,omitempty"`
+}
+
+// findPairs notes which subnets and claims overlap: those of the prefix just entered among
+// themselves and with what lies around it.
+func (s *sweep) findPairs(lo, hi int) {
+	for i := lo; i < hi; i++ {
+		for j := lo; j < hi; j++ {
+			s.pair(s.items[i], s.items[j])
+		}
+		if k := s.items[i].kind; k != itemWant && k != itemClaim {
+			continue
+		}
+		for _, f := range s.stack {
+			for j := f.lo; j < f.hi; j++ {
+				s.pair(s.items[i], s.items[j])
+				s.pair(s.items[j], s.items[i])
+			}
+		}
+	}
+}
+
+func (s *sweep) pair(a, b item) {
+	if a.kind == itemWant && b.kind == itemClaim {
+		s.pairs = append(s.pairs, pair{a.index, b.index})
+	}
+}
+
+// conflicts turns the pairs into conflicts, now that every address has its verdict.
+func (s *sweep) conflicts() []Conflict {
+	out := make([]Conflict, 0, len(s.pairs))
+	for _, p := range s.pairs {
+		w, c := s.wants[p.want], s.claims[p.claim]
+		x := Conflict{Subnet: w.prefix, Kind: w.kind, Claim: s.v.describe(s.v.route(c.route), c)}
+		x.Relation, x.Overlap = relate(w.prefix, c.prefix)
+		x.Open = s.open.within(x.Overlap)
+		x.Resolution = s.resolution(x)
+		out = append(out, x)
+	}
+	slices.SortFunc(out, compareConflicts)
+	return out
+}
+
+func relate(subnet, route netip.Prefix) (Relation, netip.Prefix) {
+	switch {
+	case subnet == route:
+		return Equal, subnet
+	case covers(route, subnet):
+		return Inside, subnet
+	}
+	return Covers, route
+}
+
+func (s *sweep) resolution(c Conflict) Resolution {
+	switch {
+	case len(c.Open) > 0:
+		return Unresolved
+	case s.tunnel.overlaps(c.Overlap):
+		return Allowed
+	case s.never.overlaps(c.Overlap):
+		return Kept
+	}
+	return Sheltered
+}
+
+// describe turns a claim of route r into what people and other programs read.
+func (v *view) describe(r *Route, c claim) Claim {
+	d := Claim{Prefix: c.prefix, Rule: c.rule, Table: r.Table, Type: r.Type, Metric: r.Metric, Protocol: r.Protocol, LAN: v.isLAN(r)}
+	if d.Type == "" {
+		d.Type = Unicast
+	}
+	if r.Table != 0 {
+		d.TableName = tableName(r.Table)
+	}
+	for _, h := range r.NextHops {
+		d.Interfaces = append(d.Interfaces, v.linkName(h.Link))
+		if h.Addr.IsValid() {
+			d.NextHops = append(d.NextHops, h.Addr)
+		}
+		if o := ownerOf(v.links[h.Link]); d.Owner == "" {
+			d.Owner, d.VPN = o.owner, o.class == classVPN
+		}
+	}
+	return d
+}
+
+// where says how a claim's route leaves the host: "on tun0 (OpenVPN, table main)".
+func (v *view) where(c claim) string { return v.describe(v.route(c.route), c).where() }
+
+func (c Claim) where() string {
+	place := string(c.Type)
+	if len(c.Interfaces) > 0 {
+		place = "on " + strings.Join(c.Interfaces, ", ")
+	}
+	var notes []string
+	if c.Owner != "" {
+		notes = append(notes, c.Owner)
+	} else if c.LAN {
+		notes = append(notes, "connected network")
+	}
+	if c.Table != 0 {
+		notes = append(notes, "table "+c.TableName)
+	} else {
+		notes = append(notes, fmt.Sprintf("rule %d", c.Rule))
+	}
+	return place + " (" + strings.Join(notes, ", ") + ")"
+}
+
+func compareConflicts(a, b Conflict) int {
+	return cmp.Or(
+		comparePrefix(a.Subnet, b.Subnet),
+		strings.Compare(string(a.Kind), string(b.Kind)),
+		comparePrefix(a.Claim.Prefix, b.Claim.Prefix),
+		cmp.Compare(a.Claim.Rule, b.Claim.Rule),
+		cmp.Compare(a.Claim.Table, b.Claim.Table),
+		cmp.Compare(a.Claim.Metric, b.Claim.Metric),
+		strings.Compare(string(a.Claim.Type), string(b.Claim.Type)),
+		cmp.Compare(a.Claim.Protocol, b.Claim.Protocol),
+		slices.Compare(a.Claim.Interfaces, b.Claim.Interfaces),
+		slices.CompareFunc(a.Claim.NextHops, b.Claim.NextHops, netip.Addr.Compare),
+	)
+}
+
+// effective returns those protected prefixes that hold back a wanted address.
+func (s *sweep) effective(protected []Protected) []Protected {
+	out := []Protected{}
+	for _, p := range protected {
+		if s.sheltered.overlaps(p.Prefix) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// warnings says what is less than was asked for.
+func (s *sweep) warnings(protected []Protected) []string {
+	var out []string
+	for _, p := range protected {
+		out = append(out, fmt.Sprintf("%s does not go through the tunnel: %s", p.Prefix, p.Reason))
+	}
+	for _, c := range s.claims {
+		if s.v.isLAN(s.v.route(c.route)) && s.lan.overlaps(c.prefix) {
+			out = append(out, fmt.Sprintf("%s %s is a connected network and stays with it; name it in routing.allowConflictingSubnets to take it",
+				c.prefix, s.v.where(c)))
+		}
+	}
+	return out
+}

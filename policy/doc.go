@@ -1,0 +1,14 @@
+// Package policy decides which prefixes go through the tunnel. Facts about the host and settings
+// from every source go in; a [Plan] with its reasons comes out.
+//
+//	flags, environment, files, kubeconfig ──► Decode, Values ─┐
+//	the cluster's Policy ─────────────────────────────────────┴► Merge ──► Settings ─┐
+//	node/routefacts ──► Facts (routes of all tables, rules, links) ──────────────────┼► NewPlan ──► Plan
+//	the gateway's status ──► Cluster (services, pods) ───────────────────────────────┘
+//
+// The package is pure: no I/O, clock, environment, goroutine, Kubernetes client or netlink type, so
+// that every odd laptop is one row of a table test, on every OS. It owns no state; every function
+// may be called from any goroutine, and equal inputs give equal outputs.
+//
+// It does not read routes (node/routefacts does), nor change them (node/hostnet does).
+package policy

@@ -1,0 +1,128 @@
+package policy
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/culvert-dev/culvert/policy/v1alpha1"
+)
+
+// ValueType says what a setting holds.
+type ValueType string
+
+// Value types.
+const (
+	TypePrefixes ValueType = "list of prefixes"
+	TypeNames    ValueType = "list of names"
+	TypeDuration ValueType = "duration"
+	TypeInteger  ValueType = "integer"
+)
+
+// IsList reports whether values of the type are lists.
+func (t ValueType) IsList() bool { return t == TypePrefixes || t == TypeNames }
+
+// Key describes one setting: all that flags, environment, files and documentation need to know.
+type Key struct {
+	// Path is the place in a file, "routing.alsoProxySubnets".
+	Path string
+	Type ValueType
+	// Default is the value as it would be written; "" for an empty list.
+	Default string
+	// Flag is the name without dashes, Env the variable's name.
+	Flag string
+	Env  string
+	// Doc is one or two sentences; Example a value worth showing.
+	Doc     string
+	Example string
+
+	check func(string) (string, error) // gives the normal form of one value
+	field func(*v1alpha1.Settings) any // points at the field: *[]string, *string or *int32
+}
+
+var keys = []Key{
+	{
+		Path: "routing.allowConflictingSubnets", Type: TypePrefixes, Flag: "allow-conflicting-subnets", Example: "10.128.0.0/9",
+		Doc:   "Prefixes in which the cluster may take its addresses from whoever routes them on this host, such as a VPN.",
+		check: anyPrefix, field: func(s *v1alpha1.Settings) any { return &s.Routing.AllowConflictingSubnets },
+	},
+	{
+		Path: "routing.alsoProxySubnets", Type: TypePrefixes, Flag: "also-proxy", Example: "192.0.2.0/24",
+		Doc:   "Prefixes reached through the cluster although they belong to neither services nor pods.",
+		check: routedPrefix, field: func(s *v1alpha1.Settings) any { return &s.Routing.AlsoProxySubnets },
+	},
+	{
+		Path: "routing.neverProxySubnets", Type: TypePrefixes, Flag: "never-proxy", Example: "10.130.7.9/32",
+		Doc:   "Prefixes that keep the route they have without the tunnel. Against an also-proxied prefix the more specific wins.",
+		check: anyPrefix, field: func(s *v1alpha1.Settings) any { return &s.Routing.NeverProxySubnets },
+	},
+	{
+		Path: "cluster.serviceSubnets", Type: TypePrefixes, Flag: "service-subnets", Example: "10.130.0.0/16",
+		Doc:   "The cluster's service prefixes, instead of those the gateway found.",
+		check: routedPrefix, field: func(s *v1alpha1.Settings) any { return &s.Cluster.ServiceSubnets },
+	},
+	{
+		Path: "cluster.podSubnets", Type: TypePrefixes, Flag: "pod-subnets", Example: "10.132.0.0/16",
+		Doc:   "The cluster's pod prefixes, instead of those the gateway found.",
+		check: routedPrefix, field: func(s *v1alpha1.Settings) any { return &s.Cluster.PodSubnets },
+	},
+	{
+		Path: "dns.namespaces", Type: TypeNames, Flag: "dns-namespaces", Example: "shop",
+		Doc:   "Namespaces besides the connected one whose services resolve as NAME.NAMESPACE.",
+		check: namespace, field: func(s *v1alpha1.Settings) any { return &s.DNS.Namespaces },
+	},
+	{
+		Path: "dns.includeSuffixes", Type: TypeNames, Flag: "dns-include-suffixes", Example: "corp.example",
+		Doc:   "Further domains whose names are asked of the cluster's resolver.",
+		check: suffix, field: func(s *v1alpha1.Settings) any { return &s.DNS.IncludeSuffixes },
+	},
+	{
+		Path: "dns.lookupTimeout", Type: TypeDuration, Default: "4s", Flag: "dns-lookup-timeout", Example: "2s",
+		Doc:   "How long one question to the cluster may take, 100ms to 1m.",
+		check: lookupTimeout, field: func(s *v1alpha1.Settings) any { return &s.DNS.LookupTimeout },
+	},
+	{
+		Path: "transport.mtu", Type: TypeInteger, Default: "0", Flag: "mtu", Example: "1380",
+		Doc:   "MTU of the tunnel in bytes of the inner IP packet, 1280 to 9000; 0 derives it from the route.",
+		check: mtu, field: func(s *v1alpha1.Settings) any { return &s.Transport.MTU },
+	},
+}
+
+func init() {
+	for i := range keys {
+		keys[i].Env = "CULVERT_" + strings.ToUpper(strings.ReplaceAll(keys[i].Flag, "-", "_"))
+	}
+}
+
+// Keys returns every setting, in the order a file shows them. The caller owns the slice.
+func Keys() []Key { return slices.Clone(keys) }
+
+// KeyByPath returns the setting with the given path.
+func KeyByPath(path string) (Key, bool) {
+	i := slices.IndexFunc(keys, func(k Key) bool { return k.Path == path })
+	if i < 0 {
+		return Key{}, false
+	}
+	return keys[i], true
+}
+
+// sections returns the first parts of all paths.
+func sections() []string {
+	var out []string
+	for _, k := range keys {
+		if s, _, _ := strings.Cut(k.Path, "."); !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// keysIn returns the last parts of the paths in one section.
+func keysIn(section string) []string {
+	var out []string
+	for _, k := range keys {
+		if s, name, _ := strings.Cut(k.Path, "."); s == section {
+			out = append(out, name)
+		}
+	}
+	return out
+}

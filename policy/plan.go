@@ -1,0 +1,171 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// Input is everything a plan follows from.
+type Input struct {
+	Settings Settings
+	Cluster  Cluster
+	Facts    Facts
+	// Own says what among the facts is this connection's own doing.
+	Own Own
+	// Overlay are the Peer's /31 and /127, as [ProposeOverlay] returned them. The gateway's address in
+	// each goes through the tunnel whatever else is decided.
+	Overlay []netip.Prefix
+	// Protected are addresses that must never enter the tunnel: those really dialled (API server, its
+	// proxy, gateway endpoints) and the host's resolvers. What the facts show to be in need of
+	// protection need not be repeated.
+	Protected []Protected
+}
+
+// Own names the marks of this connection on the host. Zero fields match nothing.
+type Own struct {
+	Interface string
+	Table     uint32
+}
+
+// Protected is a prefix, mostly one address, that keeps the route it has.
+type Protected struct {
+	Prefix netip.Prefix `json:"prefix"`
+	Reason string       `json:"reason"`
+}
+
+// ProtectAddr protects one address. A zone is dropped, an IPv4-mapped address unmapped.
+func ProtectAddr(a netip.Addr, reason string) Protected { return Protected{hostPrefix(a), reason} }
+
+// Plan is what is to be done, and why. Equal inputs give equal plans, every list is sorted, and
+// nothing in it depends on the order of facts or settings. A plan is always safe to apply: what is
+// in conflict is left out of it.
+type Plan struct {
+	// AllowedIPs are the destinations that go through the tunnel, as few prefixes as possible.
+	AllowedIPs []netip.Prefix `json:"allowedIPs"`
+	// Routes are the content of our routing table. Longest-prefix match over them gives exactly
+	// AllowedIPs: what is carved out of a tunnel route is a throw.
+	Routes []PlannedRoute `json:"routes"`
+	// Rules are the policy routing rules that lead to our table.
+	Rules PlannedRules `json:"rules"`
+	// Conflicts are all overlaps of a cluster subnet with a route of somebody else, settled or not.
+	Conflicts []Conflict `json:"conflicts"`
+	// Protected are those protected prefixes that would otherwise have gone through the tunnel.
+	Protected []Protected `json:"protected"`
+	// Warnings are sentences for people: what could not be read, what is less than was asked for.
+	Warnings []string `json:"warnings"`
+	// Trace is a line of key=value pairs per family, for logs.
+	Trace []string `json:"trace"`
+}
+
+// RouteKind is what a planned route does.
+type RouteKind string
+
+// Route kinds.
+const (
+	// RouteTunnel sends the prefix into the tunnel.
+	RouteTunnel RouteKind = "tunnel"
+	// RouteThrow hands the prefix to the rules behind ours, as if our table did not exist.
+	RouteThrow RouteKind = "throw"
+)
+
+// PlannedRoute is one route of our table.
+type PlannedRoute struct {
+	Prefix netip.Prefix `json:"prefix"`
+	Kind   RouteKind    `json:"kind"`
+	Reason string       `json:"reason"`
+}
+
+// PlannedRules holds the rule of each family.
+type PlannedRules struct {
+	V4 PlannedRule `json:"v4,omitzero"`
+	V6 PlannedRule `json:"v6,omitzero"`
+}
+
+// PlannedRule is the rule that leads to our table.
+type PlannedRule struct {
+	// Priority is 1 or more; 0 means that the family needs no rule.
+	Priority int    `json:"priority,omitempty"`
+	Reason   string `json:"reason,omitempty"`
+	// SkipMarks are the marks by which other tunnels keep their own packets out of their own routes;
+	// packets that carry one must not be caught by our rule either.
+	SkipMarks []Mark `json:"skipMarks,omitempty"`
+}
+
+// Equal reports whether two plans say the same.
+func (p Plan) Equal(q Plan) bool { return reflect.DeepEqual(p, q) }
+
+// Unsettled returns the conflicts that no setting settles: under "error", the reason not to connect.
+func (p Plan) Unsettled() []Conflict {
+	var out []Conflict
+	for _, c := range p.Conflicts {
+		if len(c.Open) > 0 {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// NewPlan decides. It never fails: what cannot be had is left out, and a conflict or a warning says so.
+func NewPlan(in Input) Plan {
+	v := newView(in.Facts, in.Own)
+	wanted := wants(in.Cluster, in.Settings)
+	interest := make([]netip.Prefix, 0, len(wanted))
+	for _, w := range wanted {
+		interest = append(interest, w.prefix)
+	}
+	claims := v.claims(rangesOf(interest...))
+	protected := v.protected(in.Protected, claims, rangesOf(interest...))
+
+	s := newSweep(v, wanted, in, claims, protected)
+	s.run()
+	tunnel := s.tunnel
+
+	p := Plan{
+		AllowedIPs: tunnel.prefixes(),
+		Routes:     s.planned(),
+		Conflicts:  s.conflicts(),
+		Protected:  s.effective(protected),
+		Warnings:   slices.Clone(in.Facts.Warnings),
+	}
+	p.Rules.V4 = v.rule(IPv4, claims, tunnel)
+	p.Rules.V6 = v.rule(IPv6, claims, tunnel)
+	p.Warnings = append(p.Warnings, s.warnings(p.Protected)...)
+	slices.Sort(p.Warnings)
+	p.Warnings = append([]string{}, slices.Compact(p.Warnings)...)
+	p.Trace = []string{p.trace(IPv4, p.Rules.V4), p.trace(IPv6, p.Rules.V6)}
+	return p
+}
+
+// trace sums up one family.
+func (p *Plan) trace(f Family, rule PlannedRule) string {
+	var tunnels, throws, conflicts, open, protected int
+	for _, r := range p.Routes {
+		switch {
+		case familyOf(r.Prefix.Addr()) != f:
+		case r.Kind == RouteTunnel:
+			tunnels++
+		default:
+			throws++
+		}
+	}
+	for _, c := range p.Conflicts {
+		if familyOf(c.Subnet.Addr()) == f {
+			conflicts++
+			open += min(1, len(c.Open))
+		}
+	}
+	for _, x := range p.Protected {
+		if familyOf(x.Prefix.Addr()) == f {
+			protected++
+		}
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "family=%s tunnel=%d throw=%d conflicts=%d open=%d protected=%d", strings.ToLower(f.String()), tunnels, throws, conflicts, open, protected)
+	if rule.Priority > 0 {
+		fmt.Fprintf(&b, " rule=%d", rule.Priority)
+	}
+	return b.String()
+}

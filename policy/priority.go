@@ -1,0 +1,110 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+)
+
+// lastPriority is the latest place for our rule where the host has no rule for table main: just
+// before where that rule usually is (32766, ip-rule(8)).
+const lastPriority = 32765
+
+// rule chooses the priority of our rule: as late as still wins every address of tunnel, so that we
+// stand in the way of nothing else, and never one that another rule has.
+func (v *view) rule(f Family, claims map[Family][]claim, tunnel rangeSet) PlannedRule {
+	if !tunnel.has(f) {
+		return PlannedRule{}
+	}
+	before, reason := v.mainPriority(f)
+	if c, ok := firstSteering(claims[f], tunnel); ok && c.rule <= before {
+		before, reason = c.rule, v.steers(f, c)
+	}
+	used := v.priorities(f)
+	priority := before - 1
+	for priority > 1 && used[priority] {
+		priority--
+	}
+	return PlannedRule{Priority: int(priority), Reason: reason, SkipMarks: v.skipMarks(f, priority)}
+}
+
+// mainPriority returns the priority before which our rule stays even if nothing steers yet: routes
+// in table main come and go.
+func (v *view) mainPriority(f Family) (uint32, string) {
+	for _, l := range v.rules[f] {
+		if l.Table == TableMain && l.MinPrefixLen == 0 && l.Priority > 0 {
+			return l.Priority, fmt.Sprintf("before rule %d (table main)", l.Priority)
+		}
+	}
+	return lastPriority + 1, fmt.Sprintf("no rule for table main; before where it usually is (%d)", lastPriority+1)
+}
+
+// firstSteering returns the claim of the earliest rule that steers an address of tunnel; of those of
+// one rule, the shortest and lowest prefix.
+func firstSteering(claims []claim, tunnel rangeSet) (claim, bool) {
+	var first claim
+	found := false
+	for _, c := range claims { // in the order of the rules
+		if found && c.rule != first.rule {
+			break
+		}
+		if (!found || comparePrefix(c.prefix, first.prefix) < 0) && tunnel.overlaps(c.prefix) {
+			first, found = c, true
+		}
+	}
+	return first, found
+}
+
+// steers is the reason to come before a claim's rule.
+func (v *view) steers(f Family, c claim) string {
+	r := v.route(c.route)
+	where := v.where(c)
+	if r.Prefix.Bits() == 0 {
+		return fmt.Sprintf("before rule %d, whose default route %s would take the rest", c.rule, where)
+	}
+	return fmt.Sprintf("before rule %d, whose route %s %s would take addresses of ours", c.rule, r.Prefix, where)
+}
+
+// priorities returns those that rules of others have.
+func (v *view) priorities(f Family) map[uint32]bool {
+	used := map[uint32]bool{}
+	for _, r := range v.all[f] {
+		used[r.Priority] = true
+	}
+	return used
+}
+
+// firstFree returns the earliest priority behind the local table's (0) that no rule has.
+func (v *view) firstFree(f Family) uint32 {
+	used := v.priorities(f)
+	free := uint32(1)
+	for used[free] {
+		free++
+	}
+	return free
+}
+
+// skipMarks returns the marks that other programs keep their own packets out of their routes with:
+// those of "not fwmark" rules wherever they are, and of "fwmark" rules behind ours.
+func (v *view) skipMarks(f Family, ours uint32) []Mark {
+	var out []Mark
+	for _, r := range v.all[f] {
+		if r.Mark.Mask != 0 && r.Mark.Value&r.Mark.Mask != 0 && (r.Invert || r.Priority > ours) {
+			out = append(out, r.Mark)
+		}
+	}
+	slices.SortFunc(out, func(a, b Mark) int {
+		if a.Value != b.Value {
+			return int(int64(a.Value) - int64(b.Value))
+		}
+		return int(int64(a.Mask) - int64(b.Mask))
+	})
+	return slices.Compact(out)
+}
+
+// has reports whether s holds addresses of the family.
+func (s rangeSet) has(f Family) bool {
+	if f == IPv6 {
+		return s.overlaps(all6)
+	}
+	return s.overlaps(all4)
+}

@@ -1,0 +1,99 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// reportLines bounds the lines of a report: a person reads no more, and the choice is the same.
+const reportLines = 50
+
+// ConflictReport is what a person reads when nothing settles some of the conflicts: every overlap,
+// who routes it, and what can be done. It is "" if there is nothing to settle.
+func (p Plan) ConflictReport() string {
+	open := p.Unsettled()
+	if len(open) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString(reportHeadline(open))
+	b.WriteString("\n\n")
+	writeConflicts(&b, open)
+	writeChoices(&b, open)
+	return b.String()
+}
+
+func reportHeadline(open []Conflict) string {
+	subnets := map[netip.Prefix]bool{}
+	for _, c := range open {
+		subnets[c.Subnet] = true
+	}
+	if len(subnets) == 1 {
+		return "error: 1 cluster subnet is already routed by another network"
+	}
+	return fmt.Sprintf("error: %d cluster subnets are already routed by another network", len(subnets))
+}
+
+func writeConflicts(b *strings.Builder, open []Conflict) {
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	for _, c := range open[:min(len(open), reportLines)] {
+		fmt.Fprintf(w, "  %s\t%s\t%s %s %s\n", c.Subnet, c.Kind, relationWords[c.Relation], c.Claim.Prefix, c.Claim.where())
+	}
+	w.Flush()
+	if more := len(open) - reportLines; more > 0 {
+		fmt.Fprintf(b, "  and %d more overlaps with the same subnets\n", more)
+	}
+}
+
+var relationWords = map[Relation]string{Inside: "inside", Covers: "covers", Equal: "equal to"}
+
+func writeChoices(b *strings.Builder, open []Conflict) {
+	who := "the other network"
+	if !slices.ContainsFunc(open, func(c Conflict) bool { return !c.Claim.VPN }) {
+		who = "the VPN"
+	}
+	b.WriteString("\nchoose one:\n")
+	fmt.Fprintf(b, "  %-32s  culvert connect --allow-conflicting-subnets %s\n", "take them from "+who, joinPrefixes(toTake(open)))
+	fmt.Fprintf(b, "  %-32s  culvert connect --never-proxy %s\n", "leave them to "+who, joinPrefixes(toLeave(open)))
+	b.WriteString("A team settles it once with routing.allowConflictingSubnets in its Policy.\n")
+}
+
+// toTake returns the prefixes to allow so that nothing is left open, sorted, none inside another. A
+// LAN that lies in one of them stays as it is: it would have to be named by itself.
+func toTake(open []Conflict) []netip.Prefix {
+	var all, out []netip.Prefix
+	for _, c := range open {
+		all = append(all, c.Open...)
+	}
+	slices.SortFunc(all, comparePrefix)
+	for _, p := range all {
+		if n := len(out); n == 0 || !covers(out[n-1], p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// toLeave returns the prefixes never to be proxied so that nothing is left open. Parts of an
+// also-proxied prefix are named by themselves, since it would beat a shorter one.
+func toLeave(open []Conflict) []netip.Prefix {
+	out := toTake(open)
+	for _, c := range open {
+		if c.Kind == KindAlso {
+			out = append(out, c.Open...)
+		}
+	}
+	slices.SortFunc(out, comparePrefix)
+	return slices.Compact(out)
+}
+
+func joinPrefixes(prefixes []netip.Prefix) string {
+	var texts []string
+	for _, p := range prefixes {
+		texts = append(texts, p.String())
+	}
+	return strings.Join(texts, ",")
+}

@@ -1,0 +1,82 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// addRoute plans a route for a region if it needs another than the one around it, and notes in f
+// which route holds.
+func (s *sweep) addRoute(p netip.Prefix, f *frame) {
+	kind := RouteThrow
+	switch s.verdict(f.state) {
+	case notWanted:
+		return
+	case toTunnel:
+		kind = RouteTunnel
+	}
+	if f.route < 0 && kind == RouteThrow || f.route >= 0 && s.routes[f.route].kind == kind {
+		return
+	}
+	s.routes = append(s.routes, sweptRoute{prefix: p, kind: kind, state: f.state, parent: f.route})
+	f.route = len(s.routes) - 1
+}
+
+// prune drops routes that no address follows, because others cover all of them, and those that the
+// drop makes needless. Routes stand behind the ones around them, so that one pass is enough.
+func (s *sweep) prune() {
+	around := make([]int, len(s.routes)) // the nearest kept route, the route itself included; -1 if none
+	for i, r := range s.routes {
+		outer := -1
+		if r.parent >= 0 {
+			outer = around[r.parent]
+		}
+		around[i] = outer
+		needless := outer < 0 && r.kind == RouteThrow || outer >= 0 && s.routes[outer].kind == r.kind
+		if s.routes[i].used = r.used && !needless; s.routes[i].used {
+			around[i] = i
+		}
+	}
+}
+
+// planned returns the routes that are left, with their reasons.
+func (s *sweep) planned() []PlannedRoute {
+	out := []PlannedRoute{}
+	for _, r := range s.routes {
+		if r.used {
+			out = append(out, PlannedRoute{r.prefix, r.kind, s.reason(r.state)})
+		}
+	}
+	return out
+}
+
+// reason says in a few words why a region has its verdict.
+func (s *sweep) reason(st state) string {
+	switch s.verdict(st) {
+	case keepProtected:
+		return "protected: " + s.protect[s.index(st[itemProtect])].Reason
+	case keepNever:
+		return "never-proxied: " + s.rules[s.index(st[itemNever])].Origin.String()
+	case keepLAN:
+		return "connected network " + s.claimed(st[itemLAN])
+	case keepOpen:
+		return "kept by " + s.claimed(st[itemClaim])
+	}
+	if st[itemOverlay] != 0 {
+		return "the gateway's own address"
+	}
+	w := s.wants[s.index(st[itemWant])]
+	if st[itemClaim] != 0 {
+		return fmt.Sprintf("%s, taken from %s as %s allows", w.kind, s.claimed(st[itemClaim]), s.rules[s.index(st[itemAllow])].Origin)
+	}
+	return string(w.kind)
+}
+
+// index returns the place of a state's item in the list that its kind stands for.
+func (s *sweep) index(ref int32) int32 { return s.items[ref-1].index }
+
+// claimed names the route of a claim: "10.0.0.0/8 on tun0 (OpenVPN, table main)".
+func (s *sweep) claimed(ref int32) string {
+	c := s.claims[s.index(ref)]
+	return c.prefix.String() + " " + s.v.where(c)
+}

@@ -1,0 +1,77 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// DefaultLookupTimeout bounds one question to the cluster's resolver unless settings say otherwise.
+const DefaultLookupTimeout = 4 * time.Second
+
+// Settings are the effective settings of a connection, parsed, with every list sorted and free of
+// repetitions. [Merge] makes them.
+type Settings struct {
+	// Routing is all of the section routing, as one list of rules.
+	Routing []RoutingRule `json:"routing,omitempty"`
+	// ServiceSubnets and PodSubnets replace what the gateway discovered; empty means they do not.
+	ServiceSubnets []netip.Prefix `json:"serviceSubnets,omitempty"`
+	PodSubnets     []netip.Prefix `json:"podSubnets,omitempty"`
+	DNS            DNSSettings    `json:"dns"`
+	// MTU is in bytes of the inner IP packet; 0 means it is derived from the route.
+	MTU int `json:"mtu,omitempty"`
+}
+
+// DNSSettings say which names are asked of the cluster.
+type DNSSettings struct {
+	Namespaces []string `json:"namespaces,omitempty"`
+	// IncludeSuffixes are lower case, without a trailing dot.
+	IncludeSuffixes []Suffix `json:"includeSuffixes,omitempty"`
+	// LookupTimeout is never zero in merged settings.
+	LookupTimeout time.Duration `json:"lookupTimeout"`
+}
+
+// Suffix is a domain asked of the cluster, and who said so.
+type Suffix struct {
+	Name   string `json:"name"`
+	Origin Origin `json:"origin"`
+}
+
+// Resolve is what a routing rule does with its prefix.
+type Resolve string
+
+// What a rule can do.
+const (
+	// ResolveAllow lets the cluster take its addresses from whoever else routes them.
+	ResolveAllow Resolve = "allow"
+	// ResolveAlso sends the prefix through the tunnel although it is no subnet of the cluster.
+	ResolveAlso Resolve = "also"
+	// ResolveNever leaves the prefix with the route it has.
+	ResolveNever Resolve = "never"
+)
+
+// RoutingRule is one prefix and what is to become of it.
+type RoutingRule struct {
+	Prefix  netip.Prefix `json:"prefix"`
+	Resolve Resolve      `json:"resolve"`
+	Origin  Origin       `json:"origin"`
+}
+
+// Without returns the settings without what came from source. It is how a plan looks before the
+// user agreed to a cluster's Policy.
+func (s Settings) Without(source Source) Settings {
+	s.Routing = slices.DeleteFunc(slices.Clone(s.Routing), func(r RoutingRule) bool { return r.Origin.Source == source })
+	s.DNS.IncludeSuffixes = slices.DeleteFunc(slices.Clone(s.DNS.IncludeSuffixes), func(x Suffix) bool { return x.Origin.Source == source })
+	return s
+}
+
+// rules returns the prefixes of all rules of one kind.
+func (s Settings) rules(want Resolve) []netip.Prefix {
+	var out []netip.Prefix
+	for _, r := range s.Routing {
+		if r.Resolve == want {
+			out = append(out, r.Prefix)
+		}
+	}
+	return out
+}

@@ -1,0 +1,250 @@
+package policy
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"go4.org/netipx"
+)
+
+// A sweep decides every wanted address in one pass. Prefixes are either nested or apart, so sorted
+// by address, short before long, they form a tree that is walked with a stack:
+//
+//	10.130.0.0/16 services ─────────────────────────────────────────┐   region of the /16
+//	    10.130.4.0/24 never ──────────┐                             │
+//	        10.130.4.7/32 also ─┐     │  region of the /24          │
+//	                            ┘     ┘                             ┘
+//
+// The region of a node is what its children leave of it; all addresses in a region share what covers
+// them, and so their verdict.
+type sweep struct {
+	v         *view
+	wants     []want
+	rules     []RoutingRule
+	protect   []Protected
+	claims    []claim // of both families, each route once, without those that cover everything
+	items     []item
+	stack     []frame
+	next      netip.Addr // the first address that has no verdict yet
+	routes    []sweptRoute
+	pairs     []pair
+	tunnel    rangeSet // addresses that go through the tunnel
+	open      rangeSet // wanted, but in a conflict that nothing settles
+	never     rangeSet // wanted, but never-proxied
+	sheltered rangeSet // wanted, but protected
+	lan       rangeSet // wanted, but a LAN that no setting names
+}
+
+// item is one prefix that bears on the verdict.
+type item struct {
+	prefix netip.Prefix
+	kind   itemKind
+	index  int32 // in the list that the kind stands for
+}
+
+type itemKind uint8
+
+const (
+	itemOverlay itemKind = iota
+	itemWant             // wants
+	itemAlso             // wants, again
+	itemAllow            // rules
+	itemNever
+	itemProtect
+	itemClaim
+	itemLAN // claims
+	itemKinds
+)
+
+// state holds, for each kind, one plus the position in items of the longest item that covers a
+// region; 0 if there is none.
+type state [itemKinds]int32
+
+type frame struct {
+	lo, hi int // the items of this prefix
+	last   netip.Addr
+	state  state
+	route  int // the route that holds for the region; -1 if there is none
+}
+
+// sweptRoute is a planned route before it is known to be needed.
+type sweptRoute struct {
+	prefix netip.Prefix
+	kind   RouteKind
+	state  state
+	parent int  // the route around it; -1 if there is none
+	used   bool // some region follows it
+}
+
+// pair is a subnet and a claim that overlap.
+type pair struct {
+	want, claim int32
+}
+
+// verdict is what becomes of a region.
+type verdict uint8
+
+const (
+	notWanted verdict = iota
+	toTunnel
+	keepProtected
+	keepNever
+	keepLAN
+	keepOpen
+)
+
+func newSweep(v *view, wants []want, in Input, claims map[Family][]claim, protected []Protected) *sweep {
+	s := &sweep{v: v, wants: wants, rules: slices.Clone(in.Settings.Routing), protect: protected}
+	slices.SortFunc(s.rules, compareRules)
+	for i, w := range wants {
+		s.items = append(s.items, item{w.prefix, itemWant, int32(i)})
+		if w.kind == KindAlso {
+			s.items = append(s.items, item{w.prefix, itemAlso, int32(i)})
+		}
+	}
+	for _, p := range in.Overlay {
+		if p.IsValid() {
+			s.items = append(s.items, item{hostPrefix(GatewayAddr(p.Addr())), itemOverlay, 0})
+		}
+	}
+	for i, r := range s.rules {
+		switch r.Resolve {
+		case ResolveAllow:
+			s.items = append(s.items, item{r.Prefix, itemAllow, int32(i)})
+		case ResolveNever:
+			s.items = append(s.items, item{r.Prefix, itemNever, int32(i)})
+		}
+	}
+	for i, p := range protected {
+		s.items = append(s.items, item{p.Prefix, itemProtect, int32(i)})
+	}
+	for _, f := range []Family{IPv4, IPv6} {
+		for _, c := range claims[f] {
+			if c.whole || c.again || v.route(c.route).Type == Local {
+				continue
+			}
+			s.claims = append(s.claims, c)
+			s.items = append(s.items, item{c.prefix, itemClaim, int32(len(s.claims) - 1)})
+			if v.isLAN(v.route(c.route)) {
+				s.items = append(s.items, item{c.prefix, itemLAN, int32(len(s.claims) - 1)})
+			}
+		}
+	}
+	return s
+}
+
+func (s *sweep) run() {
+	slices.SortFunc(s.items, func(a, b item) int {
+		if c := comparePrefix(a.prefix, b.prefix); c != 0 {
+			return c
+		}
+		if a.kind != b.kind || a.kind < itemClaim {
+			return cmp.Or(int(a.kind)-int(b.kind), int(a.index)-int(b.index))
+		}
+		return s.v.compareClaims(s.claims[a.index], s.claims[b.index])
+	})
+	for lo := 0; lo < len(s.items); {
+		hi := lo + 1
+		for hi < len(s.items) && s.items[hi].prefix == s.items[lo].prefix {
+			hi++
+		}
+		s.enter(lo, hi)
+		lo = hi
+	}
+	for len(s.stack) > 0 {
+		s.leave()
+	}
+	s.prune()
+}
+
+// enter opens the region of the items lo to hi, which have one prefix.
+func (s *sweep) enter(lo, hi int) {
+	p := s.items[lo].prefix
+	for len(s.stack) > 0 && s.top().last.Compare(p.Addr()) < 0 {
+		s.leave()
+	}
+	f := frame{lo: lo, hi: hi, last: lastAddr(p), route: -1}
+	if len(s.stack) > 0 {
+		if s.next.Compare(p.Addr()) < 0 {
+			s.region(s.next, p.Addr().Prev())
+		}
+		f.state, f.route = s.top().state, s.top().route
+	}
+	for i := lo; i < hi; i++ {
+		f.state[s.items[i].kind] = int32(i + 1)
+	}
+	s.findPairs(lo, hi)
+	s.addRoute(p, &f)
+	s.stack = append(s.stack, f)
+	s.next = p.Addr()
+}
+
+// leave closes the region on top of the stack.
+func (s *sweep) leave() {
+	top := s.top()
+	if s.next.IsValid() && s.next.Compare(top.last) <= 0 {
+		s.region(s.next, top.last)
+	}
+	s.next = top.last.Next()
+	s.stack = s.stack[:len(s.stack)-1]
+}
+
+func (s *sweep) top() *frame { return &s.stack[len(s.stack)-1] }
+
+// region records the verdict on the addresses from lo to hi, which belong to the top of the stack.
+func (s *sweep) region(lo, hi netip.Addr) {
+	top := s.top()
+	if top.route >= 0 {
+		s.routes[top.route].used = true
+	}
+	r := netipx.IPRangeFrom(lo, hi)
+	switch s.verdict(top.state) {
+	case toTunnel:
+		s.tunnel = s.tunnel.extended(r)
+	case keepOpen:
+		s.open = s.open.extended(r)
+	case keepNever:
+		s.never = s.never.extended(r)
+	case keepProtected:
+		s.sheltered = s.sheltered.extended(r)
+	case keepLAN:
+		s.lan = s.lan.extended(r)
+	}
+}
+
+// extended appends a range behind all others, joining it to the last where they touch.
+func (s rangeSet) extended(r netipx.IPRange) rangeSet {
+	if n := len(s); n > 0 && s[n-1].To().Next() == r.From() {
+		s[n-1] = netipx.IPRangeFrom(s[n-1].From(), r.To())
+		return s
+	}
+	return append(s, r)
+}
+
+// verdict is the heart of the planner: what becomes of addresses in this state.
+func (s *sweep) verdict(st state) verdict {
+	switch {
+	case st[itemOverlay] != 0:
+		return toTunnel
+	case st[itemWant] == 0:
+		return notWanted
+	case st[itemProtect] != 0:
+		return keepProtected
+	case st[itemNever] != 0 && s.bits(st[itemNever]) >= s.bits(st[itemAlso]):
+		return keepNever
+	case st[itemClaim] != 0 && st[itemAllow] == 0:
+		return keepOpen
+	case st[itemLAN] != 0 && s.bits(st[itemLAN]) > s.bits(st[itemAllow]):
+		return keepLAN
+	}
+	return toTunnel
+}
+
+// bits returns the length of the prefix that a state refers to; -1 if there is none.
+func (s *sweep) bits(ref int32) int {
+	if ref == 0 {
+		return -1
+	}
+	return s.items[ref-1].prefix.Bits()
+}

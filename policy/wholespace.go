@@ -1,0 +1,151 @@
+package policy
+
+import (
+	"math"
+	"net/netip"
+	"slices"
+
+	"go4.org/netipx"
+)
+
+// wholeSpace reports, for each route, whether it is a default route or one of those by which an
+// interface takes the whole internet piece by piece: the /1 halves of OpenVPN, the 0.0.0.0/5,
+// 8.0.0.0/7, ... of WireGuard configurations that leave the private networks out, and their like in
+// IPv6. Such routes steer everything and so mean nothing about any one prefix.
+//
+// A route inside another of the same interface is not one of them: it was put there on purpose.
+func wholeSpace(routes []Route) []bool {
+	whole := make([]bool, len(routes))
+	pieces := map[exit][]int{}
+	for i, r := range routes {
+		switch {
+		case !r.Prefix.IsValid():
+		case r.Prefix.Bits() == 0:
+			whole[i] = true
+		case len(r.NextHops) == 1 && r.NextHops[0].Link != 0 && isUnicast(r.Type):
+			e := exit{familyOf(r.Prefix.Addr()), r.Table, r.NextHops[0].Link}
+			pieces[e] = append(pieces[e], i)
+		}
+	}
+	for e, members := range pieces {
+		if couldCover(e.family, routes, members) {
+			markCover(e.family, routes, members, whole)
+		}
+	}
+	return whole
+}
+
+// exit is one interface as seen from one table.
+type exit struct {
+	family Family
+	table  uint32
+	link   int
+}
+
+func isUnicast(t RouteType) bool { return t == "" || t == Unicast }
+
+// couldCover is the cheap test that spares nearly every interface the sorting: do the sizes of its
+// routes add up to the internet at all?
+func couldCover(f Family, routes []Route, members []int) bool {
+	need := 0.75 // of IPv4; the private, multicast and class E ranges are 0.146 of it
+	if f == IPv6 {
+		need = 0.125 // 2000::/3
+	}
+	sum := 0.0
+	for _, i := range members {
+		sum += math.Ldexp(1, -routes[i].Prefix.Bits())
+	}
+	return sum > need-1e-6
+}
+
+// holes is how many single addresses a cover may leave out: lists made for a VPN often leave out
+// its server.
+const holes = 16
+
+// markCover marks the members that together cover the internet, if they do.
+func markCover(f Family, routes []Route, members []int, whole []bool) {
+	outer := outermost(routes, members)
+	everything, internet := missing(f, routes, outer)
+	if !internet {
+		return
+	}
+	for _, i := range outer {
+		p := routes[i].Prefix
+		if everything || p == uniqueLocal6 || !insideNotInternet(p) {
+			whole[i] = true
+		}
+	}
+}
+
+// outermost returns the members that lie in no other, sorted by address.
+func outermost(routes []Route, members []int) []int {
+	members = slices.Clone(members)
+	slices.SortFunc(members, func(a, b int) int { return comparePrefix(routes[a].Prefix, routes[b].Prefix) })
+	var out []int
+	var last netip.Prefix
+	for _, i := range members {
+		p := routes[i].Prefix
+		if last.IsValid() && p != last && covers(last, p) {
+			continue
+		}
+		out, last = append(out, i), p
+	}
+	return out
+}
+
+// missing reports whether the routes cover all addresses of the family, and whether they cover at
+// least the internet, a few single addresses aside.
+func missing(f Family, routes []Route, members []int) (everything, internet bool) {
+	var b netipx.IPSetBuilder
+	if f == IPv4 {
+		b.AddPrefix(all4)
+	} else {
+		b.AddPrefix(all6)
+	}
+	for _, i := range members {
+		b.RemovePrefix(routes[i].Prefix)
+	}
+	everything = len(rangesFrom(&b)) == 0
+	if f == IPv6 {
+		b.Intersect(mustSet(globalUnicast6))
+	} else {
+		for _, r := range notInternet {
+			b.RemovePrefix(r.prefix)
+		}
+	}
+	left := rangesFrom(&b)
+	internet = len(left) <= holes
+	for _, r := range left {
+		internet = internet && r.From() == r.To()
+	}
+	return everything, internet
+}
+
+func insideNotInternet(p netip.Prefix) bool {
+	for _, r := range notInternet {
+		if covers(r.prefix, p) {
+			return true
+		}
+	}
+	return covers(uniqueLocal6, p)
+}
+
+// mustSet makes a set of one valid prefix.
+func mustSet(p netip.Prefix) *netipx.IPSet {
+	var b netipx.IPSetBuilder
+	b.AddPrefix(p)
+	set, err := b.IPSet()
+	if err != nil {
+		panic("policy: " + err.Error())
+	}
+	return set
+}
+
+// comparePrefix orders by family, then address, then from short to long, so that a prefix comes
+// before all that lie in it.
+func comparePrefix(a, b netip.Prefix) int {
+	if c := a.Addr().Compare(b.Addr()); c != 0 {
+		return c
+	}
+	return a.Bits() - b.Bits()
+}
