@@ -87,8 +87,9 @@ func (c control) controllerManager() launch.Spec {
 		"--root-ca-file=" + c.pki("ca.crt"),
 		"--cluster-signing-cert-file=" + c.pki("ca.crt"), "--cluster-signing-key-file=" + c.pki("ca.key"),
 		// What a lab without volumes and autoscaling never uses.
-		"--controllers=*,-horizontal-pod-autoscaling,-persistentvolume-attach-detach-controller," +
-			"-persistentvolume-expander-controller,-ephemeral-volume-controller,-resourceclaim-controller",
+		"--controllers=*,-horizontal-pod-autoscaler-controller,-persistentvolume-binder-controller," +
+			"-persistentvolume-attach-detach-controller,-persistentvolume-expander-controller," +
+			"-ephemeral-volume-controller,-resourceclaim-controller,-volumeattributesclass-protection-controller",
 		"--profiling=false",
 	}
 	for _, pods := range o.Pods {

@@ -10,8 +10,9 @@ import (
 	"github.com/culvert-dev/culvert/scripts/lab/internal/topology"
 )
 
-// writeCNI gives the node's pods a bridge and addresses out of podCIDRs. The
-// file appears by rename; containerd and then kubelet turn ready on it.
+// writeCNI gives the node's pods a bridge and addresses out of podCIDRs;
+// containerd and then kubelet turn ready on it. The file is written in place:
+// containerd reloads on a write, not on a file appearing by rename.
 func (n node) writeCNI(podCIDRs []string) error {
 	var ranges [][]map[string]string
 	routes := []map[string]string{}
@@ -41,11 +42,7 @@ func (n node) writeCNI(podCIDRs []string) error {
 	if err != nil {
 		return err
 	}
-	tmp := n.path("cni.new")
-	if err := os.WriteFile(tmp, config, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(tmp, n.path("cni", "10-lab.conflist"))
+	return os.WriteFile(n.path("cni", "10-lab.conflist"), config, 0o644)
 }
 
 // masquerade makes pods leave the cluster under their node's address, as most
