@@ -1,0 +1,21 @@
+// Package hostdns hooks Culvert's resolver up to the host's own resolver configuration, and puts
+// that back.
+//
+// It knows one way so far, the file /etc/resolv.conf:
+//
+//	original ──Take──► Record (journaled by the caller) ──Hook──► our file, marker in its first line
+//	    ▲                                                             │
+//	    └──────────────── Restore, only while the marker is there ◄───┘
+//
+// While hooked, our resolver is the file's only nameserver and the servers the host had are its
+// upstreams. Another program that rewrites the file is noticed by [Manager.Check]: what it wrote
+// becomes the new original and the new upstreams, and the file is hooked again, with a limit on how
+// often. When Culvert leaves, what another program wrote stays as it is.
+//
+// Several connections stack: the marker lists them, top first. A connection further down that leaves
+// does not touch the file; the top one restores the first original below it that still means
+// something.
+//
+// The package owns nothing but the file. It keeps no state on disk; callers journal the [Record]
+// before [Manager] changes anything, so that a restore after a crash needs that record alone.
+package hostdns

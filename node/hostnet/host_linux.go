@@ -1,0 +1,294 @@
+package hostnet
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// sysctlDir is where the kernel's network settings are; it shows those of the caller's namespace.
+const sysctlDir = "/proc/sys/net"
+
+// linuxHost is the kernel of the network namespace the process is in.
+type linuxHost struct{ nl *netlink.Handle }
+
+var _ Host = (*linuxHost)(nil)
+
+// New returns the host's network. The caller closes it with the returned function.
+func New() (Host, func(), error) {
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open netlink: %w", err)
+	}
+	return &linuxHost{nl: nl}, nl.Close, nil
+}
+
+func (h *linuxHost) HasIPv6() bool {
+	_, err := os.Stat(filepath.Join(sysctlDir, "ipv6"))
+	return err == nil
+}
+
+// Do makes one change.
+func (h *linuxHost) Do(c Change) error {
+	switch c.Kind {
+	case AddFilter:
+		return addFilter(c.Scope.Interface)
+	case DeleteFilter:
+		return deleteFilter(c.Scope.Interface)
+	case SetSetting:
+		path := filepath.Join(sysctlDir, settingPath(c.Setting, c.Scope.Interface))
+		return os.WriteFile(path, []byte(c.Value), 0)
+	case ReplaceRoute, DeleteRoute:
+		return h.doRoute(c)
+	case AddRule:
+		return unlessIs(h.nl.RuleAdd(rule(c)), unix.EEXIST)
+	case DeleteRule:
+		return unlessIs(h.nl.RuleDel(rule(c)), unix.ENOENT)
+	}
+	return h.doLink(c)
+}
+
+// doLink makes a change to the interface itself.
+func (h *linuxHost) doLink(c Change) error {
+	link, err := h.link(c.Scope)
+	if err != nil {
+		return err
+	}
+	if link == nil {
+		if c.Kind == DeleteLink || c.Kind == DeleteAddress {
+			return nil
+		}
+		return fmt.Errorf("the interface %s is gone", c.Scope.Interface)
+	}
+	switch c.Kind {
+	case SetMTU:
+		return h.nl.LinkSetMTU(link, c.MTU)
+	case SetUp:
+		return h.nl.LinkSetUp(link)
+	case AddAddress:
+		return h.nl.AddrReplace(link, address(c.Address))
+	case DeleteAddress:
+		return unlessIs(h.nl.AddrDel(link, address(c.Address)), unix.EADDRNOTAVAIL)
+	case DeleteLink:
+		return unlessIs(h.nl.LinkDel(link), unix.ENODEV)
+	}
+	return fmt.Errorf("unknown change %d", c.Kind)
+}
+
+// doRoute sets or deletes one route.
+func (h *linuxHost) doRoute(c Change) error {
+	r := &netlink.Route{
+		Dst:      ipNet(c.Route.Prefix),
+		Table:    c.Scope.Table(),
+		Protocol: Protocol,
+		Family:   family(c.Route.Prefix.Addr()),
+	}
+	if c.Route.Throw {
+		r.Type = unix.RTN_THROW
+	}
+	if c.Kind == DeleteRoute {
+		return unlessIs(h.nl.RouteDel(r), unix.ESRCH)
+	}
+	if !c.Route.Throw {
+		link, err := h.link(c.Scope)
+		if err != nil {
+			return err
+		}
+		if link == nil {
+			return fmt.Errorf("the interface %s is gone", c.Scope.Interface)
+		}
+		r.LinkIndex, r.Scope = link.Attrs().Index, netlink.SCOPE_LINK
+		r.Src = c.Source.AsSlice()
+	}
+	return h.nl.RouteReplace(r)
+}
+
+// link returns the scope's interface if it is there and ours, else nil.
+func (h *linuxHost) link(scope Scope) (netlink.Link, error) {
+	link, err := h.nl.LinkByName(scope.Interface)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up interface %s: %w", scope.Interface, err)
+	}
+	_, isTUN := link.(*netlink.Tuntap)
+	ours := link.Attrs().Alias == alias(scope.Name) || scope.Index != 0 && link.Attrs().Index == scope.Index
+	if !isTUN || !ours {
+		return nil, nil
+	}
+	return link, nil
+}
+
+// address returns an interface address for which the kernel adds no route of its own to main, and
+// which needs no duplicate address detection: nobody else is on the link.
+func address(p netip.Prefix) *netlink.Addr {
+	a := &netlink.Addr{IPNet: ipNet(p), Flags: unix.IFA_F_NOPREFIXROUTE}
+	if p.Addr().Is6() {
+		a.Flags |= unix.IFA_F_NODAD
+	}
+	return a
+}
+
+// rule returns the policy rule of a change.
+func rule(c Change) *netlink.Rule {
+	r := netlink.NewRule()
+	r.Priority, r.Table, r.Protocol = c.Rule.Priority, c.Scope.Table(), Protocol
+	r.Family = unix.AF_INET
+	if c.Rule.IPv6 {
+		r.Family = unix.AF_INET6
+	}
+	return r
+}
+
+// Read returns what is ours.
+func (h *linuxHost) Read(scope Scope) (Actual, error) {
+	var a Actual
+	var errs [4]error
+	a.Link, errs[0] = h.readLink(scope)
+	a.Routes, errs[1] = h.readRoutes(scope)
+	a.Rules, errs[2] = h.readRules(scope)
+	a.Filter, a.FilterTable, errs[3] = readFilter(scope.Interface)
+	return a, errors.Join(errs[:]...)
+}
+
+// readLink returns the interface as it is, nil if there is none of ours.
+func (h *linuxHost) readLink(scope Scope) (*Link, error) {
+	link, err := h.link(scope)
+	if link == nil {
+		return nil, err
+	}
+	l := &Link{MTU: link.Attrs().MTU, Up: link.Attrs().Flags&net.FlagUp != 0, Settings: readSettings(scope.Interface)}
+	addrs, err := again(func() ([]netlink.Addr, error) { return h.nl.AddrList(link, netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, fmt.Errorf("list the addresses of %s: %w", scope.Interface, err)
+	}
+	for _, a := range addrs {
+		if p, ok := prefix(a.IPNet); ok && !p.Addr().IsLinkLocalUnicast() {
+			l.Addresses = append(l.Addresses, p)
+		}
+	}
+	return l, nil
+}
+
+// readSettings returns the settings this kernel has.
+func readSettings(iface string) map[string]string {
+	out := make(map[string]string, len(settings))
+	for name := range settings {
+		data, err := os.ReadFile(filepath.Join(sysctlDir, settingPath(name, iface)))
+		if err == nil {
+			out[name] = strings.TrimSpace(string(data))
+		}
+	}
+	return out
+}
+
+// readRoutes returns the marked routes of our table.
+func (h *linuxHost) readRoutes(scope Scope) ([]Route, error) {
+	routes, err := h.tableRoutes(scope.Table())
+	if err != nil {
+		return nil, err
+	}
+	var out []Route
+	for _, r := range routes {
+		if p, ok := prefix(r.Dst); ok && r.Protocol == Protocol {
+			out = append(out, Route{Prefix: p, Throw: r.Type == unix.RTN_THROW})
+		}
+	}
+	return out, nil
+}
+
+// tableRoutes returns all routes of a table.
+func (h *linuxHost) tableRoutes(table int) ([]netlink.Route, error) {
+	var out []netlink.Route
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := again(func() ([]netlink.Route, error) {
+			return h.nl.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+		})
+		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+			return nil, fmt.Errorf("list the routes of table %d: %w", table, err)
+		}
+		out = append(out, routes...)
+	}
+	return out, nil
+}
+
+// readRules returns the marked rules that lead to our table.
+func (h *linuxHost) readRules(scope Scope) ([]Rule, error) {
+	rules, err := h.markedRules()
+	if err != nil {
+		return nil, err
+	}
+	var out []Rule
+	for _, r := range rules {
+		if r.Table == scope.Table() {
+			out = append(out, Rule{IPv6: r.Family == unix.AF_INET6, Priority: r.Priority})
+		}
+	}
+	return out, nil
+}
+
+// markedRules returns the rules with our protocol number.
+func (h *linuxHost) markedRules() ([]netlink.Rule, error) {
+	var out []netlink.Rule
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		rules, err := again(func() ([]netlink.Rule, error) { return h.nl.RuleList(family) })
+		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+			return nil, fmt.Errorf("list the policy rules: %w", err)
+		}
+		for _, r := range rules {
+			if r.Protocol == Protocol {
+				out = append(out, r)
+			}
+		}
+	}
+	return out, nil
+}
+
+// again repeats a listing that the kernel reports as interrupted by a change.
+func again[T any](list func() ([]T, error)) (out []T, err error) {
+	for range 10 {
+		if out, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return out, err
+}
+
+// unlessIs drops err if it matches target.
+func unlessIs(err, target error) error {
+	if errors.Is(err, target) {
+		return nil
+	}
+	return err
+}
+
+// ipNet converts at the edge.
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// prefix converts at the edge; ok is false for nil.
+func prefix(n *net.IPNet) (netip.Prefix, bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	a, ok := netip.AddrFromSlice(n.IP)
+	ones, _ := n.Mask.Size()
+	return netip.PrefixFrom(a.Unmap(), ones), ok
+}
+
+// family returns the address family of a.
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return netlink.FAMILY_V4
+	}
+	return netlink.FAMILY_V6
+}
