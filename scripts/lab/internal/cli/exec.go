@@ -45,6 +45,9 @@ Exit codes besides the command's: 127 no such program, 125 the lab's own failure
 				return err
 			}
 			argv := args[1:]
+			if len(argv) > 0 && argv[0] == "--" {
+				argv = argv[1:] // cobra leaves it after the first plain argument
+			}
 			if len(argv) == 0 {
 				argv = []string{"/bin/bash"}
 			}

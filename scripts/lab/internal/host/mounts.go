@@ -80,7 +80,21 @@ func (s Setup) mountSys() error {
 	if !s.FreshSys {
 		return nil
 	}
-	return mount("sysfs", "/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	// The control groups ride over: a container engine on ws needs them.
+	const groups, aside = "/sys/fs/cgroup", scratch + "/cgroup"
+	if err := os.MkdirAll(aside, 0o755); err != nil {
+		return err
+	}
+	if err := mount(groups, aside, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	if err := mount("sysfs", "/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return err
+	}
+	if err := mount(aside, groups, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	return unix.Unmount(aside, unix.MNT_DETACH)
 }
 
 func (s Setup) mountTmpfs() error {

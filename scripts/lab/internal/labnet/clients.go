@@ -82,18 +82,28 @@ func setupConnections(f *flag.FlagSet) run {
 	limit := f.Duration("timeout", 30*time.Second, "for each connection")
 	return func(ctx context.Context, args []string) (any, error) {
 		// All stay open until the last has echoed: only then are they concurrent.
-		var echoed sync.WaitGroup
+		// What is timed is each one's own connect and echo.
+		var t tally
+		var echoed, done sync.WaitGroup
 		echoed.Add(*count)
-		return verdict(parallel(ctx, *count, *count, func(ctx context.Context, i int) error {
-			conn, err := dial(ctx, "tcp", args[0], *limit)
-			if err == nil {
-				defer conn.Close()
-				err = exchange(conn, fmt.Appendf(nil, "connection %06d", i), make([]byte, 64))
-			}
-			echoed.Done()
-			echoed.Wait()
-			return err
-		}))
+		begin := time.Now()
+		for i := range *count {
+			done.Go(func() {
+				start := time.Now()
+				conn, err := dial(ctx, "tcp", args[0], *limit)
+				if err == nil {
+					defer conn.Close()
+					err = exchange(conn, fmt.Appendf(nil, "connection %06d", i), make([]byte, 64))
+				}
+				t.add(time.Since(start), err)
+				echoed.Done()
+				echoed.Wait()
+			})
+		}
+		echoed.Wait()
+		took := time.Since(begin)
+		done.Wait()
+		return verdict(t.outcome(took))
 	}
 }
 

@@ -133,7 +133,7 @@ func (h Host) configure() error {
 // AddRoute adds or replaces a static route in the calling thread's network
 // namespace.
 func AddRoute(r Route) error {
-	route := &netlink.Route{Dst: HostNet(r.Dst), Protocol: unix.RTPROT_STATIC}
+	route := &netlink.Route{Dst: HostNet(r.Dst), Protocol: unix.RTPROT_STATIC, Priority: r.Metric}
 	if r.Via.IsValid() {
 		route.Gw = r.Via.AsSlice()
 	} else {

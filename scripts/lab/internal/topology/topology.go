@@ -93,8 +93,9 @@ type Addr struct {
 
 // Route is a static route of a host; without Via it is an unreachable one.
 type Route struct {
-	Dst netip.Prefix
-	Via netip.Addr
+	Dst    netip.Prefix
+	Via    netip.Addr
+	Metric int // 0 for the kernel's default
 }
 
 // Link is a veth pair. A bridge, when named, is the device of that side's host
@@ -126,11 +127,15 @@ func Make(nodes int, unreachable []netip.Prefix) Plan {
 }
 
 func workstation() Host {
-	return Host{
+	h := Host{
 		Name:   WS,
 		Addrs:  addrs("eth0", "192.168.77.10/24", "2001:db8:77::10/64"),
 		Routes: defaults("192.168.77.1", "2001:db8:77::1"),
 	}
+	for i := range h.Routes {
+		h.Routes[i].Metric = 100 // as NetworkManager gives a wired default route
+	}
+	return h
 }
 
 func router() Host {

@@ -136,15 +136,12 @@ func serverRoute(verb string) string {
 }
 
 // metric lets a default route of the tunnel stand beside, and win over, the
-// LAN's.
+// LAN's, which has 100.
 func metric(r netip.Prefix) string {
 	if r.Bits() > 0 {
 		return ""
 	}
-	if r.Addr().Is6() {
-		return " metric 50" // below the kernel's 1024
-	}
-	return " metric 0"
+	return " metric 50"
 }
 
 func stopRoute(ctx context.Context, l *state.Lab) error {

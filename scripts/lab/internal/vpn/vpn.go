@@ -11,6 +11,7 @@ package vpn
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -77,17 +78,22 @@ func Up(ctx context.Context, l *state.Lab, kindName string, routes []netip.Prefi
 	if err := l.Save(); err != nil {
 		return err
 	}
+	if err := k.raise(ctx, l, routes); err != nil {
+		return errors.Join(err, k.stop(context.WithoutCancel(ctx), l)) // nothing is left half up
+	}
+	l.VPN.Up = true
+	return l.Save()
+}
+
+// raise starts the tunnel and waits for its routes before the office is cut.
+func (k kind) raise(ctx context.Context, l *state.Lab, routes []netip.Prefix) error {
 	if err := k.start(ctx, l, routes); err != nil {
 		return err
 	}
 	if err := await(ctx, l, func() error { return k.present(l, k.expect(routes)) }); err != nil {
 		return err
 	}
-	if err := setOffice(ctx, l, topology.Cut(routes)); err != nil {
-		return err
-	}
-	l.VPN.Up = true
-	return l.Save()
+	return setOffice(ctx, l, topology.Cut(routes))
 }
 
 // Down takes the VPN down and returns when its interface is gone and the office
@@ -212,9 +218,11 @@ func onWorkstation(l *state.Lab, f func() error) error {
 	return host.Do(ws.Holder.PID, host.Net, f)
 }
 
-// script runs lines of ip(8) on a host; all or an error.
+// script runs ip(8) on a host with each line as its arguments, up to the first
+// that fails.
 func script(ctx context.Context, l *state.Lab, hostName string, lines ...string) error {
-	_, err := launch.Output(ctx, l, hostName, strings.NewReader(strings.Join(lines, "\n")+"\n"), "ip", "-batch", "-")
+	commands := "ip " + strings.Join(lines, "\nip ") + "\n"
+	_, err := launch.Output(ctx, l, hostName, strings.NewReader(commands), "sh", "-ex")
 	return err
 }
 
