@@ -1,0 +1,116 @@
+package dataplane
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/culvert-dev/culvert/internal/packet"
+)
+
+// inbound is one whole packet of a Peer on its way into the cluster. bytes belong to the caller of
+// [device.Write] and are not kept.
+type inbound struct {
+	peer   *peer
+	header packet.Header
+	bytes  []byte
+}
+
+// payload returns the upper-layer segment.
+func (in *inbound) payload() []byte { return in.bytes[in.header.PayloadOffset:in.header.Len] }
+
+// fromPeer takes one packet out of the tunnel. It is the only way in; a translation of destination
+// addresses belongs right after the check of the source, before anything looks at the destination.
+func (p *Plane) fromPeer(b []byte) {
+	if len(b) == 0 { // WireGuard keepalives carry nothing
+		return
+	}
+	h, err := packet.Parse(b)
+	if err != nil {
+		p.metrics.drop(dropMalformed)
+		return
+	}
+	pr := p.peers.Load().byNode[h.Src]
+	if pr == nil {
+		p.metrics.drop(dropSource)
+		return
+	}
+	if h.IsFragment() {
+		whole, ok := pr.frags.Add(b, h, time.Now())
+		if !ok {
+			p.metrics.drop(dropIncomplete)
+			return
+		}
+		b = whole
+		if h, err = packet.Parse(b); err != nil {
+			p.metrics.drop(dropMalformed)
+			return
+		}
+	}
+	p.dispatch(&inbound{peer: pr, header: h, bytes: b[:h.Len]})
+}
+
+// toPeer checks one packet that is about to enter the tunnel and reports whether it may. It is the
+// only way out; a translation of source addresses belongs at its end.
+func (p *Plane) toPeer(b []byte) bool {
+	h, err := packet.Parse(b)
+	if err != nil {
+		p.metrics.drop(dropMalformed)
+		return false
+	}
+	if p.peers.Load().byNode[h.Dst] == nil {
+		p.metrics.drop(dropDestination)
+		return false
+	}
+	return true
+}
+
+// dispatch hands a packet to what carries its protocol.
+func (p *Plane) dispatch(in *inbound) {
+	h := &in.header
+	if h.TTL <= 1 && h.Dst != in.peer.gateway(h.Src) {
+		p.answerError(in, packet.TimeExceeded)
+		return
+	}
+	switch {
+	case h.Proto == packet.ProtoTCP:
+		p.fromPeerTCP(in)
+	case h.Proto == packet.ProtoUDP:
+		p.fromPeerUDP(in)
+	case h.Proto == packet.ProtoICMP && h.Is4(), h.Proto == packet.ProtoICMPv6 && !h.Is4():
+		p.fromPeerICMP(in)
+	default:
+		p.metrics.drop(dropProtocol)
+		p.answerError(in, packet.ProtocolUnreachable)
+	}
+}
+
+// answerError answers a packet by an ICMP error from the gateway's address.
+func (p *Plane) answerError(in *inbound, why packet.Reason) {
+	p.sendError(in.peer, in.bytes, in.header, why)
+}
+
+func (p *Plane) sendError(pr *peer, original []byte, h packet.Header, why packet.Reason) {
+	b := newBuffer()
+	*b = packet.AppendUnreachable(*b, original, h, why, pr.gateway(h.Src))
+	if len(*b) == 0 {
+		buffers.Put(b)
+		return
+	}
+	if !pr.errors.Allow() {
+		buffers.Put(b)
+		p.metrics.drop(dropLimited)
+		return
+	}
+	p.send(b, false)
+}
+
+// send queues a packet made here for its Peer. With wait it waits for room, which only goroutines
+// of flows may do.
+func (p *Plane) send(b *[]byte, wait bool) {
+	if !p.out.push(outbound{made: b}, wait) {
+		p.metrics.drop(dropBusy)
+	}
+}
+
+// addrPort is a shorthand for the ends of flows.
+func addrPort(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(a, port) }
