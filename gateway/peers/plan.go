@@ -1,0 +1,160 @@
+package peers
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/culvert-dev/culvert/policy/v1alpha1"
+)
+
+// Input is everything a [Plan] follows from.
+type Input struct {
+	// Peers as the API server has them, in any order. Those being deleted count as gone.
+	Peers []v1alpha1.Peer
+	// Gateway is what this pod says of itself in the status of the Peers it serves, without the
+	// part that differs from Peer to Peer (DNS).
+	Gateway v1alpha1.PeerGateway
+	// Key is the gateway's public key, the parsed Gateway.PublicKey.
+	Key wgtypes.Key
+	// Reserved are prefixes no overlay may overlap: the cluster's subnets and what else is in use.
+	Reserved []netip.Prefix
+	// Traffic is what was observed of each Peer, by UID; nothing known is the zero value.
+	Traffic map[types.UID]Traffic
+	// MaxPeers is how many are served, oldest first; 0 means no limit.
+	MaxPeers int
+	// Started is when this gateway began to serve and Now the present time.
+	Started, Now time.Time
+}
+
+// Traffic is what the gateway saw of one Peer.
+type Traffic struct {
+	LastHandshake  time.Time // zero before the first
+	Received, Sent int64     // bytes, over all gateways that served the Peer
+	CarrierInUse   string    // "" while nothing arrives
+}
+
+// Plan is what to do. Its lists are sorted by age of the Peer.
+type Plan struct {
+	// Served are the Peers whose packets are accepted.
+	Served []Served
+	// Answers are the statuses that all Peers should have.
+	Answers []Answer
+	// Silent are Peers to delete.
+	Silent []Ref
+}
+
+// Ref names one Peer object.
+type Ref struct {
+	Name string
+	UID  types.UID
+}
+
+// Served is one accepted Peer.
+type Served struct {
+	Ref
+	Key   wgtypes.Key
+	Addrs []netip.Addr // the workstation's overlay addresses, IPv4 first
+}
+
+// Answer is the status one Peer should have.
+type Answer struct {
+	Ref
+	Status v1alpha1.PeerStatus
+}
+
+const (
+	// SilentAfter is how long a Peer may be without a handshake before it is deleted.
+	SilentAfter = 7 * 24 * time.Hour
+	// silentGrace is how long a new gateway waits before it takes silence for an answer: while there
+	// was none, nobody could be heard.
+	silentGrace = time.Hour
+)
+
+// NewPlan decides what follows from in. It is pure: equal inputs give equal plans.
+func NewPlan(in Input) Plan {
+	var plan Plan
+	claims := newClaims(in.Reserved, in.MaxPeers)
+	for _, p := range byAge(in.Peers) {
+		ref := Ref{p.Name, p.UID}
+		if isSilent(p, in) {
+			plan.Silent = append(plan.Silent, ref)
+			continue
+		}
+		req, no := parse(p.Spec, in.Key)
+		if no == nil {
+			no = claims.take(p.Name, req)
+		}
+		if no == nil {
+			plan.Served = append(plan.Served, Served{ref, req.key, req.addrs})
+		}
+		plan.Answers = append(plan.Answers, Answer{ref, answer(p, req, no, in)})
+	}
+	return plan
+}
+
+// byAge returns those of peers that are not being deleted, oldest first, equal ages by name: the
+// order in which they may claim keys and addresses.
+func byAge(peers []v1alpha1.Peer) []v1alpha1.Peer {
+	out := slices.DeleteFunc(slices.Clone(peers), func(p v1alpha1.Peer) bool { return p.DeletionTimestamp != nil })
+	slices.SortFunc(out, func(a, b v1alpha1.Peer) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+	})
+	return out
+}
+
+// isSilent reports whether nothing was heard of p for [SilentAfter].
+func isSilent(p v1alpha1.Peer, in Input) bool {
+	last := latest(p.CreationTimestamp.Time, in.Traffic[p.UID].LastHandshake)
+	if p.Status.LastHandshake != nil {
+		last = latest(last, p.Status.LastHandshake.Time)
+	}
+	return in.Now.Sub(last) >= SilentAfter && in.Now.Sub(in.Started) >= silentGrace
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// claims are the keys and links that older Peers hold.
+type claims struct {
+	keys     map[wgtypes.Key]string
+	links    map[netip.Prefix]string
+	reserved []netip.Prefix
+	most     int
+}
+
+func newClaims(reserved []netip.Prefix, most int) *claims {
+	return &claims{map[wgtypes.Key]string{}, map[netip.Prefix]string{}, reserved, most}
+}
+
+// take claims everything in req for the Peer called name, or nothing and says why.
+func (c *claims) take(name string, req request) *refusal {
+	if holder, ok := c.keys[req.key]; ok {
+		return &refusal{v1alpha1.ReasonDuplicateKey, fmt.Sprintf("spec.publicKey is in use by the older Peer %s", holder)}
+	}
+	for _, link := range req.pairs() {
+		if holder, ok := c.links[link]; ok {
+			return &refusal{v1alpha1.ReasonAddressConflict, fmt.Sprintf("%s is in use by the older Peer %s", link, holder)}
+		}
+		if i := slices.IndexFunc(c.reserved, link.Overlaps); i >= 0 {
+			return &refusal{v1alpha1.ReasonAddressConflict, fmt.Sprintf("%s overlaps %s, which is in use in the cluster", link, c.reserved[i])}
+		}
+	}
+	if c.most > 0 && len(c.keys) >= c.most {
+		return &refusal{v1alpha1.ReasonTooManyPeers, fmt.Sprintf("the gateway serves %d Peers already, which is its limit", c.most)}
+	}
+	c.keys[req.key] = name
+	for _, link := range req.pairs() {
+		c.links[link] = name
+	}
+	return nil
+}

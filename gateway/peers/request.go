@@ -1,0 +1,121 @@
+package peers
+
+import (
+	"fmt"
+	"net/netip"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/culvert-dev/culvert/policy"
+	"github.com/culvert-dev/culvert/policy/v1alpha1"
+)
+
+// Where overlay addresses may come from. Neither is used on the internet nor, as a rule, in clusters;
+// those that do use them are told apart by [Input].Reserved.
+var (
+	overlay4 = netip.MustParsePrefix("240.0.0.0/4") // class E (RFC 1112, section 4)
+	overlay6 = netip.MustParsePrefix("fc00::/7")    // unique local (RFC 4193)
+
+	broadcast = netip.MustParseAddr("255.255.255.255") // RFC 919
+)
+
+// request is a Peer's spec, checked and parsed.
+type request struct {
+	key   wgtypes.Key
+	addrs []netip.Addr // the workstation's; one or two, at most one of a family, IPv4 first
+}
+
+// pairs returns the point-to-point links of the request, a /31 and a /127.
+func (r request) pairs() []netip.Prefix {
+	out := make([]netip.Prefix, len(r.addrs))
+	for i, a := range r.addrs {
+		out[i] = netip.PrefixFrom(a, a.BitLen()-1)
+	}
+	return out
+}
+
+// refusal says why a Peer is not served: a reason of the Ready condition and a sentence.
+type refusal struct{ reason, message string }
+
+// parse checks a Peer's spec for itself; own is the gateway's public key.
+func parse(spec v1alpha1.PeerSpec, own wgtypes.Key) (request, *refusal) {
+	key, err := parseKey(spec.PublicKey, own)
+	if err != nil {
+		return request{}, &refusal{v1alpha1.ReasonInvalidSpec, "spec.publicKey: " + err.Error()}
+	}
+	addrs, err := parseAddresses(spec.Addresses)
+	if err != nil {
+		return request{}, &refusal{v1alpha1.ReasonInvalidSpec, "spec.addresses: " + err.Error()}
+	}
+	if len(spec.Twins) > 0 {
+		return request{}, &refusal{v1alpha1.ReasonUnsupportedField, "spec.twins: this gateway does not translate twins"}
+	}
+	return request{key: key, addrs: addrs}, nil
+}
+
+func parseKey(s string, own wgtypes.Key) (wgtypes.Key, error) {
+	const encodedLen = 44 // base64 of 32 bytes
+	if len(s) != encodedLen {
+		return wgtypes.Key{}, fmt.Errorf("%d characters long: a WireGuard key is base64 of 32 bytes, %d characters", len(s), encodedLen)
+	}
+	key, err := wgtypes.ParseKey(s)
+	switch {
+	case err != nil:
+		return wgtypes.Key{}, fmt.Errorf("not base64 of 32 bytes")
+	case key == wgtypes.Key{}:
+		return wgtypes.Key{}, fmt.Errorf("all zero, no key of anybody")
+	case key == own:
+		return wgtypes.Key{}, fmt.Errorf("the gateway's own key")
+	}
+	return key, nil
+}
+
+// parseAddresses checks the workstation's addresses and puts IPv4 first.
+func parseAddresses(list []string) ([]netip.Addr, error) {
+	if len(list) < 1 || len(list) > 2 {
+		return nil, fmt.Errorf("%d entries: accepted are one /32, one /128, or one of each", len(list))
+	}
+	var addrs []netip.Addr
+	for _, s := range list {
+		a, err := parseAddress(s)
+		if err != nil {
+			return nil, err
+		}
+		addrs = append(addrs, a)
+	}
+	if len(addrs) == 2 && addrs[0].Is4() == addrs[1].Is4() {
+		return nil, fmt.Errorf("two of one family: accepted are one /32, one /128, or one of each")
+	}
+	if len(addrs) == 2 && addrs[0].Is6() {
+		addrs[0], addrs[1] = addrs[1], addrs[0]
+	}
+	return addrs, nil
+}
+
+func parseAddress(s string) (netip.Addr, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil || !p.IsSingleIP() || p.Addr().Is4In6() {
+		return netip.Addr{}, fmt.Errorf("%s is not an address with /32 or /128", short(s))
+	}
+	a := p.Addr()
+	switch {
+	case a.Is4() && !overlay4.Contains(a):
+		return netip.Addr{}, fmt.Errorf("%s is not in %s", a, overlay4)
+	case a.Is6() && !overlay6.Contains(a):
+		return netip.Addr{}, fmt.Errorf("%s is not in %s", a, overlay6)
+	case policy.GatewayAddr(a) == broadcast:
+		return netip.Addr{}, fmt.Errorf("%s leaves the broadcast address to the gateway", a)
+	case policy.GatewayAddr(a).Less(a):
+		return netip.Addr{}, fmt.Errorf("%s is odd, which is the gateway's side of a link", a)
+	}
+	return a, nil
+}
+
+// short quotes untrusted text and cuts it to what a sentence can bear.
+func short(s string) string {
+	const most = 48
+	if len(s) > most {
+		s = s[:most] + "…"
+	}
+	return fmt.Sprintf("%q", s)
+}
