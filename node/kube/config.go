@@ -49,6 +49,8 @@ type Client struct {
 	// Context and Cluster are the kubeconfig's names, for people.
 	Context string
 	Cluster string
+	// Extension is the kubeconfig's "culvert.dev" extension of the cluster, JSON; nil for none.
+	Extension []byte
 	// UserNamespace is the namespace that the connection's bare names live in.
 	UserNamespace string
 }
@@ -76,6 +78,7 @@ func Load(o Options) (*Client, error) {
 	}
 	c.UserNamespace = userNamespace
 	c.Context, c.Cluster = contextNames(raw, o.Overrides)
+	c.Extension = extension(raw, c.Cluster)
 	return c, nil
 }
 

@@ -15,6 +15,7 @@ type dialFunc func(ctx context.Context, network, address string) (net.Conn, erro
 type dialled struct {
 	mu    sync.Mutex
 	addrs map[netip.AddrPort]struct{} // guarded by mu
+	local netip.Addr                  // of the latest connection; guarded by mu
 }
 
 func newDialled() *dialled { return &dialled{addrs: map[netip.AddrPort]struct{}{}} }
@@ -25,18 +26,21 @@ func (d *dialled) wrap(dial dialFunc) dialFunc {
 		if err != nil {
 			return nil, err
 		}
-		if tcp, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-			d.add(tcp.AddrPort())
+		remote, isTCP := conn.RemoteAddr().(*net.TCPAddr)
+		local, _ := conn.LocalAddr().(*net.TCPAddr)
+		if isTCP && local != nil {
+			d.add(remote.AddrPort(), local.AddrPort().Addr())
 		}
 		return conn, nil
 	}
 }
 
-func (d *dialled) add(a netip.AddrPort) {
+func (d *dialled) add(a netip.AddrPort, local netip.Addr) {
 	a = netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.addrs[a] = struct{}{}
+	d.local = local.Unmap().WithZone("")
 }
 
 func (d *dialled) list() []netip.AddrPort {
@@ -53,3 +57,11 @@ func (d *dialled) list() []netip.AddrPort {
 // Dialled returns the addresses that connections to the API server (or its proxy) were made to so
 // far, sorted. They must stay outside the tunnel.
 func (c *Client) Dialled() []netip.AddrPort { return c.dialled.list() }
+
+// LocalAddr returns the source address of the latest connection to the API server; the zero Addr
+// before the first. It tells the interface that the carrier uses.
+func (c *Client) LocalAddr() netip.Addr {
+	c.dialled.mu.Lock()
+	defer c.dialled.mu.Unlock()
+	return c.dialled.local
+}

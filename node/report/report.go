@@ -30,6 +30,8 @@ type Request struct {
 	Interactive bool `json:"interactive,omitempty"`
 	// TimeoutSeconds bounds connecting; 0 means the default.
 	TimeoutSeconds int `json:"timeoutSeconds,omitempty"`
+	// Foreground ties the connection to the command: it ends when the command does.
+	Foreground bool `json:"foreground,omitempty"`
 	// Debug raises the log level.
 	Debug bool `json:"debug,omitempty"`
 }
@@ -52,15 +54,16 @@ type Answer struct {
 	Yes bool `json:"yes"`
 }
 
-// Channel is one end of the conversation. Not safe for concurrent use.
+// Channel is one end of the conversation. One goroutine may send while another receives.
 type Channel struct {
+	io.Closer
 	enc *json.Encoder
 	dec *json.Decoder
 }
 
-// NewChannel returns an end that reads and writes rw.
-func NewChannel(rw io.ReadWriter) *Channel {
-	return &Channel{enc: json.NewEncoder(rw), dec: json.NewDecoder(rw)}
+// NewChannel returns an end that reads and writes rw, and closes it.
+func NewChannel(rw io.ReadWriteCloser) *Channel {
+	return &Channel{Closer: rw, enc: json.NewEncoder(rw), dec: json.NewDecoder(rw)}
 }
 
 // Send writes one value: a Request, Message or Answer.
@@ -73,16 +76,4 @@ func (c *Channel) Receive(v any) error { return c.dec.Decode(v) }
 // outlives the terminal it was started from.
 func (c *Channel) Progress(format string, args ...any) {
 	_ = c.Send(Message{Progress: fmt.Sprintf(format, args...)})
-}
-
-// Ask puts a yes-or-no question to the person and waits for the answer.
-func (c *Channel) Ask(question string) (bool, error) {
-	if err := c.Send(Message{Question: question}); err != nil {
-		return false, err
-	}
-	var answer Answer
-	if err := c.Receive(&answer); err != nil {
-		return false, err
-	}
-	return answer.Yes, nil
 }

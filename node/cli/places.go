@@ -1,0 +1,35 @@
+package cli
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+
+	"github.com/culvert-dev/culvert/node/api"
+	"github.com/culvert-dev/culvert/node/failure"
+	"github.com/culvert-dev/culvert/node/helper"
+)
+
+// defaultName is the connection that commands mean when none is named.
+const defaultName = helper.DefaultName
+
+func checkName(name string) error {
+	if err := helper.CheckName(name); err != nil {
+		return failure.New(failure.Usage, err, "")
+	}
+	return nil
+}
+
+func socketPath(name string) string { return helper.Paths{}.APISocket(name) }
+func nodeLog(name string) string    { return helper.Paths{}.NodeLog(name) }
+func helperLog(name string) string  { return helper.Paths{}.HelperLog(name) }
+
+// lastWords returns the last status of a connection that ended by itself.
+func lastWords(name string) (api.Status, bool) {
+	data, err := os.ReadFile(filepath.Join(filepath.Dir(nodeLog(name)), "last.json"))
+	if err != nil {
+		return api.Status{}, false
+	}
+	var s api.Status
+	return s, json.Unmarshal(data, &s) == nil
+}

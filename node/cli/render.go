@@ -1,0 +1,151 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/culvert-dev/culvert/node/api"
+	"github.com/culvert-dev/culvert/policy"
+)
+
+// renderStatus writes s for people; now is the time that ages are counted to.
+func renderStatus(w io.Writer, s api.Status, now time.Time) error {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	row := func(name, format string, args ...any) { fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...)) } //nolint:errcheck // Flush tells
+	row("connection", "%s: %s since %s%s", s.Name, s.State, age(now, s.Since), because(s.Reason))
+	row("cluster", "%s as %s, namespace %s (%s)", cmp.Or(s.Cluster.Context, "-"), s.Cluster.User, s.Cluster.Namespace, s.Cluster.Server)
+	if s.State != api.Closed {
+		renderLive(row, s, now)
+	}
+	for _, c := range s.Conflicts {
+		row("conflict", "%s", c)
+	}
+	for _, warning := range s.Warnings {
+		row("warning", "%s", warning)
+	}
+	return t.Flush()
+}
+
+func renderLive(row func(name, format string, args ...any), s api.Status, now time.Time) {
+	row("gateway", "pod %s, version %s", cmp.Or(s.Gateway.Pod, "-"), cmp.Or(s.Gateway.Version, "-"))
+	row("carrier", "%s", carrierLine(s.Carrier))
+	row("wireguard", "%s, mtu %d, handshake %s ago, received %s, sent %s", s.WireGuard.Interface, s.WireGuard.MTU,
+		age(now, s.WireGuard.LastHandshake), bytesText(s.WireGuard.ReceivedBytes), bytesText(s.WireGuard.SentBytes))
+	for _, route := range s.Routes {
+		if isOverlay(s, route.Prefix) {
+			continue
+		}
+		verb := "through the tunnel"
+		if route.Kind != "tunnel" {
+			verb = "left alone"
+		}
+		row("route", "%s  %s  %s", route.Prefix, verb, route.Reason)
+	}
+	row("dns", "%s answered by %s; other names by %s", strings.Join(forwardDomains(s.DNS.Domains), ", "), join(s.DNS.Server), joinPorts(s.DNS.Upstreams))
+	row("processes", "node %d, helper %d, guard %d", s.Processes.Node, s.Processes.Helper, s.Processes.Guard)
+}
+
+func carrierLine(c api.Carrier) string {
+	if !c.Connected {
+		return c.Name + ", down" + because(c.Error)
+	}
+	line := c.Name
+	if c.RTTMillis > 0 {
+		line += fmt.Sprintf(", round trip %.1f ms", c.RTTMillis)
+	}
+	if c.Redials > 0 {
+		line += fmt.Sprintf(", redialled %d times", c.Redials)
+	}
+	return line
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + reason
+}
+
+func age(now, t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return now.Sub(t).Round(time.Second).String()
+}
+
+// bytesText returns n in binary units with one digit, such as "1.5 MiB".
+func bytesText(n int64) string {
+	value, unit := float64(n), "B"
+	for _, next := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if value < 1024 {
+			break
+		}
+		value, unit = value/1024, next
+	}
+	if unit == "B" {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.1f %s", value, unit)
+}
+
+func join(addrs []netip.Addr) string {
+	texts := make([]string, len(addrs))
+	for i, a := range addrs {
+		texts[i] = a.String()
+	}
+	return strings.Join(texts, ", ")
+}
+
+func joinPorts(addrs []netip.AddrPort) string {
+	if len(addrs) == 0 {
+		return "nobody (the host had no resolver)"
+	}
+	texts := make([]string, len(addrs))
+	for i, a := range addrs {
+		texts[i] = a.Addr().String()
+		if a.Port() != 53 {
+			texts[i] = a.String()
+		}
+	}
+	return strings.Join(texts, ", ")
+}
+
+// renderConnected says in a few lines what `culvert connect` has done.
+func renderConnected(w io.Writer, s api.Status) error {
+	var tunnels []string
+	for _, route := range s.Routes {
+		if route.Kind == "tunnel" && !isOverlay(s, route.Prefix) {
+			tunnels = append(tunnels, route.Prefix.String())
+		}
+	}
+	_, err := fmt.Fprintf(w, "connected to %s as %s through pod %s\n  routes  %s on %s\n  names   %s\n",
+		cmp.Or(s.Cluster.Context, s.Cluster.Server), s.Cluster.User, s.Gateway.Pod,
+		strings.Join(tunnels, ", "), s.WireGuard.Interface, strings.Join(forwardDomains(s.DNS.Domains), ", "))
+	for _, warning := range s.Warnings {
+		if err == nil {
+			_, err = fmt.Fprintf(w, "  warning: %s\n", warning)
+		}
+	}
+	return err
+}
+
+// isOverlay reports whether p is the gateway's own address on the link, which is nobody's business.
+func isOverlay(s api.Status, p netip.Prefix) bool {
+	for _, a := range s.Peer.Addresses {
+		if p == netip.PrefixFrom(policy.GatewayAddr(a), a.BitLen()) {
+			return true
+		}
+	}
+	return false
+}
+
+// forwardDomains leaves out the reverse zones, which fill a screen and say what the routes say.
+func forwardDomains(domains []string) []string {
+	return slices.DeleteFunc(slices.Clone(domains), func(d string) bool { return strings.HasSuffix(d, ".arpa") })
+}

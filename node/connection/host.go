@@ -1,0 +1,178 @@
+package connection
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	"github.com/culvert-dev/culvert/dns"
+	"github.com/culvert-dev/culvert/dns/hostdns"
+	"github.com/culvert-dev/culvert/node/api"
+	"github.com/culvert-dev/culvert/node/failure"
+	"github.com/culvert-dev/culvert/node/helper"
+	"github.com/culvert-dev/culvert/node/hostnet"
+	"github.com/culvert-dev/culvert/policy"
+)
+
+// dnsPort is where resolvers answer (RFC 1035).
+const dnsPort = 53
+
+// clusterSearch are the suffixes that make bare names work as they do inside a pod of namespace.
+func clusterSearch(namespace, domain string) []string {
+	return []string{namespace + ".svc." + domain, "svc." + domain, domain}
+}
+
+// gatewayResolvers returns where the gateway's resolver answers the workstation with these addresses.
+func gatewayResolvers(addresses []netip.Addr) []netip.AddrPort {
+	out := make([]netip.AddrPort, len(addresses))
+	for i, a := range addresses {
+		out[i] = netip.AddrPortFrom(policy.GatewayAddr(a), dnsPort)
+	}
+	return out
+}
+
+// upstreams returns the host's own resolvers as the local one asks them.
+func upstreams(host hostdns.Config) []netip.AddrPort {
+	out := make([]netip.AddrPort, len(host.Servers))
+	for i, a := range host.Servers {
+		out[i] = netip.AddrPortFrom(a, dnsPort)
+	}
+	return out
+}
+
+// dnsConfig returns the resolver's configuration for the state the session is in.
+func (s *Session) dnsConfig() dns.Config {
+	config := dns.Config{
+		ClusterDomain: s.cluster.Domain,
+		Namespace:     s.kube.UserNamespace,
+		Namespaces:    s.settings.DNS.Namespaces,
+		Connection:    s.request.Name,
+		Reverse:       s.clusterPrefixes(),
+		Gateway:       gatewayResolvers(s.addresses),
+		Upstreams:     upstreams(s.resolver),
+		Search:        s.resolver.Search,
+		LookupTimeout: s.settings.DNS.LookupTimeout,
+		Up:            s.up(),
+		Generation:    s.generation,
+	}
+	for _, suffix := range s.settings.DNS.IncludeSuffixes {
+		config.IncludeSuffixes = append(config.IncludeSuffixes, suffix.Name)
+	}
+	return config
+}
+
+// openHost has the helper create the interface, and runs WireGuard and the resolver on what it hands
+// over. Only it writes the fields it sets, beside createPeer.
+func (s *Session) openHost(ctx context.Context) error {
+	mtu := tunnelMTU(s.settings.MTU, s.knowledge.facts, s.kube.LocalAddr())
+	request := helper.OpenRequest{MTU: mtu}
+	for _, a := range s.addresses {
+		request.Addresses = append(request.Addresses, netip.PrefixFrom(a, a.BitLen()))
+	}
+	opened, err := s.helper.Open(ctx, request)
+	if err != nil {
+		return hostFailure(err)
+	}
+	s.iface = opened.Interface
+	s.resolver = opened.Host
+	s.addresses = nil
+	for _, p := range opened.Addresses {
+		s.addresses = append(s.addresses, p.Addr())
+	}
+	s.dns = dns.NewServer(dns.Options{
+		UDP: opened.DNSUDP,
+		TCP: opened.DNSTCP,
+		Log: s.log,
+		Own: s.hostAddrs.Contains,
+	})
+	s.dns.Set(s.dnsConfig())
+	s.uapi = opened.UAPI
+	fd, err := opened.TakeTUN()
+	if err != nil {
+		return err
+	}
+	s.tunnel, err = newTunnel(fd, s.key, mtu, s.log)
+	return err
+}
+
+func hostFailure(err error) error {
+	if errors.Is(err, hostnet.ErrForeign) {
+		return failure.New(failure.General, err, "nothing of it was changed; remove it, or find out whose it is")
+	}
+	return err
+}
+
+// apply brings the host to the plan.
+func (s *Session) apply(ctx context.Context) error {
+	state := hostnet.State{
+		Interface: s.iface,
+		MTU:       s.tunnel.mtu,
+		Table:     hostnet.Table(s.iface),
+		Priority:  hostnet.Priority{V4: s.plan.Rules.V4.Priority, V6: s.plan.Rules.V6.Priority},
+		DNS: hostdns.Config{
+			Servers: s.addresses,
+			Search:  clusterSearch(s.kube.UserNamespace, s.cluster.Domain),
+			Domains: s.dnsConfig().Domains(),
+		},
+	}
+	for _, a := range s.addresses {
+		state.Addresses = append(state.Addresses, netip.PrefixFrom(a, a.BitLen()))
+	}
+	for _, route := range s.plan.Routes {
+		state.Routes = append(state.Routes, hostnet.Route{Prefix: route.Prefix, Throw: route.Kind == policy.RouteThrow})
+	}
+	if err := s.helper.Apply(ctx, state); err != nil {
+		return fmt.Errorf("change the host's routes and resolver: %w", err)
+	}
+	return nil
+}
+
+// hearHelper passes on what the helper notices, and its end.
+func (s *Session) hearHelper(ctx context.Context) {
+	for {
+		select {
+		case event, ok := <-s.helper.Events():
+			if !ok {
+				s.mail.send(func() { s.end(helper.ErrHelperGone) })
+				return
+			}
+			s.mail.send(func() { s.helperNoticed(event) })
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// helperNoticed adopts a change of the host's own resolvers.
+func (s *Session) helperNoticed(event helper.Event) {
+	if event.Host == nil {
+		return
+	}
+	s.log.Info("the host's resolvers changed", "servers", event.Host.Servers, "search", event.Host.Search)
+	s.resolver = *event.Host
+	if s.dns != nil {
+		s.dns.Set(s.dnsConfig())
+	}
+	if s.state != api.Connected {
+		return
+	}
+	if err := s.follow(s.ctx); err != nil {
+		s.log.Warn("the plan could not follow the host's resolvers", "err", err)
+	}
+}
+
+// serve runs the resolver and the socket of `wg show` until ctx ends.
+func (s *Session) serve(ctx context.Context, background *sync.WaitGroup) {
+	background.Go(func() {
+		if err := s.dns.Run(ctx); err != nil && ctx.Err() == nil {
+			s.mail.send(func() { s.end(fmt.Errorf("the resolver stopped: %w", err)) })
+		}
+	})
+	background.Go(func() {
+		if err := s.tunnel.device.ServeUAPI(ctx, s.uapi); err != nil && ctx.Err() == nil {
+			s.log.Warn("`wg show` is not answered any more", "err", err)
+		}
+	})
+}

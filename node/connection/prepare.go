@@ -1,0 +1,89 @@
+package connection
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/culvert-dev/culvert/dns/hostdns"
+	"github.com/culvert-dev/culvert/node/kube"
+	"github.com/culvert-dev/culvert/node/routefacts"
+	"github.com/culvert-dev/culvert/policy"
+	"github.com/culvert-dev/culvert/policy/v1alpha1"
+)
+
+// resolvConf is the host's resolver configuration, read before anything is changed.
+const resolvConf = "/etc/resolv.conf"
+
+// knowledge is what has to be known before anything is decided.
+type knowledge struct {
+	user     string
+	policy   *v1alpha1.Policy
+	facts    policy.Facts
+	resolver hostdns.Config
+}
+
+// gather asks the API server and the host at the same time. It changes nothing anywhere.
+func gather(ctx context.Context, client *kube.Client) (knowledge, error) {
+	var k knowledge
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		k.user, err = client.Whoami(ctx)
+		return err
+	})
+	group.Go(func() (err error) {
+		k.policy, err = client.Policy(ctx)
+		return err
+	})
+	group.Go(func() (err error) {
+		k.facts, err = routefacts.Read(ctx)
+		return err
+	})
+	group.Go(func() (err error) {
+		k.resolver, err = hostdns.Read(resolvConf)
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return knowledge{}, err
+	}
+	return k, nil
+}
+
+// protected lists the addresses whose packets must keep the way they had: those that carry the
+// tunnel, and the host's resolvers.
+func protected(client *kube.Client, resolver hostdns.Config) []policy.Protected {
+	var out []policy.Protected
+	for _, a := range client.Dialled() {
+		out = append(out, policy.ProtectAddr(a.Addr(), fmt.Sprintf("carries the tunnel (API server or its proxy, port %d)", a.Port())))
+	}
+	for _, a := range resolver.Servers {
+		out = append(out, policy.ProtectAddr(a, "resolver of the host"))
+	}
+	return out
+}
+
+// Limits of the tunnel's MTU, in bytes of the inner IP packet: what IPv6 needs at least (RFC 8200),
+// and what fits beside WireGuard's overhead over IPv6 on Ethernet.
+const (
+	minMTU      = 1280
+	defaultMTU  = 1420
+	overheadMax = 80
+)
+
+// tunnelMTU derives the MTU from the link that carries the tunnel; set is what the settings say, 0
+// for nothing.
+func tunnelMTU(set int, facts policy.Facts, source netip.Addr) int {
+	if set != 0 {
+		return set
+	}
+	for _, link := range facts.Links {
+		for _, prefix := range link.Addresses {
+			if prefix.Addr() == source && link.MTU > 0 {
+				return min(defaultMTU, max(minMTU, link.MTU-overheadMax))
+			}
+		}
+	}
+	return defaultMTU
+}

@@ -1,0 +1,300 @@
+package connection
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/culvert-dev/culvert/dns"
+	"github.com/culvert-dev/culvert/dns/hostdns"
+	"github.com/culvert-dev/culvert/internal/carrier"
+	"github.com/culvert-dev/culvert/node/api"
+	"github.com/culvert-dev/culvert/node/failure"
+	"github.com/culvert-dev/culvert/node/helper"
+	"github.com/culvert-dev/culvert/node/kube"
+	"github.com/culvert-dev/culvert/node/report"
+	"github.com/culvert-dev/culvert/policy"
+	"github.com/culvert-dev/culvert/policy/v1alpha1"
+)
+
+// defaultTimeout bounds connecting, from the command to the first handshake.
+const defaultTimeout = 30 * time.Second
+
+// Options are what a Session needs from the process it runs in; all are required.
+type Options struct {
+	Request report.Request
+	Channel *report.Channel // to the command; the session closes it
+	Helper  *helper.Client
+	Log     *slog.Logger
+}
+
+// Session is one connection. Its state belongs to the goroutine in [Session.Run]; what others need
+// they read from the snapshot.
+type Session struct {
+	request report.Request
+	channel *report.Channel
+	helper  *helper.Client
+	log     *slog.Logger
+
+	answers  chan bool       // of the command; closed when it hung up
+	ctx      context.Context // of Run; ends with the session
+	mail     *mailbox
+	snapshot atomic.Pointer[api.Status]
+	quit     chan struct{} // closed to ask for the end
+	quitOnce sync.Once
+	told     atomic.Bool   // the command has its result
+	restored chan struct{} // closed when the host is as it was
+
+	kube      *kube.Client
+	knowledge knowledge
+	settings  policy.Settings
+	cluster   policy.Cluster
+	trusted   string // hash of what the user let the team's Policy take
+	key       wgtypes.Key
+	overlay   []netip.Prefix
+	addresses []netip.Addr
+	plan      policy.Plan
+	resolver  hostdns.Config // the host's own
+
+	peer       *v1alpha1.Peer // as created; Name and UID identify it
+	gateway    *v1alpha1.PeerGateway
+	iface      string
+	tunnel     *tunnel
+	dns        *dns.Server
+	uapi       net.Listener // of `wg show`
+	hostAddrs  dns.HostAddrs
+	generation uint64 // grows with every change of gateway
+
+	carrier  carrier.State
+	hello    helper.Hello
+	ticks    int
+	state    api.State
+	since    time.Time
+	reason   string
+	warnings []string
+	ended    error // why the connection is over; nil while it is not
+}
+
+// NewSession returns a session that has not begun.
+func NewSession(o Options) *Session {
+	return &Session{
+		request:  o.Request,
+		channel:  o.Channel,
+		helper:   o.Helper,
+		log:      o.Log,
+		hello:    o.Helper.Hello(),
+		answers:  make(chan bool, 1),
+		quit:     make(chan struct{}),
+		restored: make(chan struct{}),
+		state:    api.Connecting,
+		since:    time.Now(),
+	}
+}
+
+// errQuit ends a session that was asked to end.
+var errQuit = errors.New("asked to quit")
+
+// Run connects, tells the command how it went, and then keeps the connection until it is asked to
+// end, the Peer is deleted, or ctx ends. When it returns the host is restored and every goroutine
+// that it started has ended.
+func (s *Session) Run(ctx context.Context, listener net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	defer background.Wait()
+	defer cancel()
+	s.ctx = ctx
+	s.mail = newMailbox(ctx)
+	s.publish()
+	background.Go(func() {
+		if err := api.Serve(ctx, listener, uint32(os.Getuid()), s); err != nil {
+			s.log.Error("status socket", "err", err)
+		}
+	})
+	background.Go(func() { s.hearHelper(ctx) })
+	background.Go(s.hearCommand)
+	defer s.channel.Close() //nolint:errcheck // hearCommand ends with it
+	err := s.connect(ctx, &background)
+	s.tell(err)
+	if err == nil {
+		err = s.keep(ctx)
+	}
+	s.close(err)
+	if errors.Is(err, errQuit) || errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// hearCommand takes answers from the command until it hangs up. Hanging up before the result is a
+// Ctrl-C, and so it is in the foreground at any time.
+func (s *Session) hearCommand() {
+	defer close(s.answers)
+	for {
+		var answer report.Answer
+		if err := s.channel.Receive(&answer); err != nil {
+			if !s.told.Load() || s.request.Foreground {
+				s.Stop()
+			}
+			return
+		}
+		select {
+		case s.answers <- answer.Yes:
+		default: // nobody asked
+		}
+	}
+}
+
+// ask puts a yes-or-no question to the person at the terminal.
+func (s *Session) ask(ctx context.Context, question string) (bool, error) {
+	if err := s.channel.Send(report.Message{Question: question}); err != nil {
+		return false, err
+	}
+	select {
+	case yes, ok := <-s.answers:
+		if !ok {
+			return false, errQuit
+		}
+		return yes, nil
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+}
+
+// tell sends the command the result of connecting.
+func (s *Session) tell(err error) {
+	result := &report.Result{Failure: failure.Of(err)}
+	if err == nil {
+		status := s.Status()
+		result.Status = &status
+	}
+	s.told.Store(true)
+	if sendErr := s.channel.Send(report.Message{Result: result}); sendErr != nil {
+		s.log.Debug("nobody waits for the result", "err", sendErr)
+	}
+	if !s.request.Foreground {
+		s.channel.Close() //nolint:errcheck // nothing more is said
+	}
+}
+
+// keep runs the connection's events until it is over.
+func (s *Session) keep(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for s.ended == nil {
+		select {
+		case event := <-s.mail.events:
+			event()
+		case <-tick.C:
+			s.refresh(ctx)
+		case <-s.quit:
+			return errQuit
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		s.judge()
+		s.publish()
+	}
+	return s.ended
+}
+
+// pidsEvery is how often, in ticks, the helper is asked for its process ids.
+const pidsEvery = 5
+
+// refresh brings up to date what nobody sends an event about.
+func (s *Session) refresh(ctx context.Context) {
+	if s.ticks++; s.ticks%pidsEvery != 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if hello, err := s.helper.Ping(ctx); err == nil {
+		s.hello = hello
+	}
+}
+
+// until runs events until done reports true.
+func (s *Session) until(ctx context.Context, done func() bool) error {
+	for !done() {
+		select {
+		case event := <-s.mail.events:
+			event()
+			s.publish()
+		case <-s.quit:
+			return errQuit
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if s.ended != nil {
+			return s.ended
+		}
+	}
+	return nil
+}
+
+// end notes that the connection is over; the first reason stays.
+func (s *Session) end(err error) {
+	if s.ended == nil {
+		s.ended = err
+	}
+}
+
+// judge derives the state from what is known.
+func (s *Session) judge() {
+	switch {
+	case s.ended != nil:
+	case s.carrier.Connected:
+		s.setState(api.Connected, "")
+	default:
+		reason := "no path to the gateway"
+		if s.carrier.Err != nil {
+			reason = s.carrier.Err.Error()
+		}
+		s.setState(api.Reconnecting, reason)
+	}
+}
+
+func (s *Session) setState(state api.State, reason string) {
+	if s.state != state {
+		s.log.Info("state", "from", s.state, "to", state, "reason", reason)
+		s.state, s.since = state, time.Now()
+		if s.dns != nil {
+			s.dns.Set(s.dnsConfig())
+		}
+	}
+	s.reason = reason
+}
+
+// up reports whether the tunnel carries packets as far as is known.
+func (s *Session) up() bool { return s.state == api.Connected }
+
+// Quit implements api.Handler: it asks for the end and waits until the host is restored.
+func (s *Session) Quit(ctx context.Context) error {
+	s.Stop()
+	select {
+	case <-s.restored:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Stop asks for the end and returns at once.
+func (s *Session) Stop() { s.quitOnce.Do(func() { close(s.quit) }) }
+
+// asked reports whether the end was asked for.
+func (s *Session) asked() bool {
+	select {
+	case <-s.quit:
+		return true
+	default:
+		return false
+	}
+}

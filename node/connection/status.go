@@ -1,0 +1,92 @@
+package connection
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/culvert-dev/culvert/internal/version"
+	"github.com/culvert-dev/culvert/node/api"
+)
+
+// Status implements api.Handler: the snapshot of the latest event. Counters of WireGuard and of the
+// resolver are read now.
+func (s *Session) Status() api.Status { return *s.snapshot.Load() }
+
+// publish makes a new snapshot.
+func (s *Session) publish() {
+	status := &api.Status{
+		Version:   api.StatusVersion,
+		Name:      s.request.Name,
+		State:     s.state,
+		Reason:    s.reason,
+		Since:     s.since,
+		Program:   version.Version,
+		Processes: api.Processes{Node: os.Getpid(), Helper: s.hello.HelperPID, Guard: s.hello.GuardPID},
+		Peer:      api.Peer{Addresses: s.addresses},
+		Carrier:   s.carrierStatus(),
+		Warnings:  s.warnings,
+	}
+	if s.kube != nil {
+		status.Cluster = api.Cluster{Context: s.kube.Context, Server: s.kube.Host(), Namespace: s.kube.UserNamespace, User: s.knowledge.user}
+	}
+	if s.knowledge.policy != nil {
+		status.Cluster.UID = s.knowledge.policy.Status.ClusterUID
+	}
+	if s.peer != nil {
+		status.Peer.Name, status.Peer.Namespace = s.peer.Name, s.peer.Namespace
+	}
+	if s.gateway != nil {
+		status.Gateway = api.Gateway{Pod: s.gateway.Pod, Version: s.gateway.Version, PublicKey: s.gateway.PublicKey}
+	}
+	if s.tunnel != nil {
+		status.WireGuard = s.wireguardStatus()
+	}
+	for _, route := range s.plan.Routes {
+		status.Routes = append(status.Routes, api.Route{Prefix: route.Prefix, Kind: string(route.Kind), Reason: route.Reason})
+	}
+	for _, conflict := range s.plan.Conflicts {
+		status.Conflicts = append(status.Conflicts, fmt.Sprintf("%s %s overlaps %s on %s: %s", conflict.Subnet, conflict.Kind, conflict.Claim.Prefix, strings.Join(conflict.Claim.Interfaces, ", "), conflict.Resolution))
+	}
+	if s.dns != nil {
+		status.DNS = s.dnsStatus()
+	}
+	s.snapshot.Store(status)
+}
+
+func (s *Session) carrierStatus() api.Carrier {
+	c := api.Carrier{
+		Name:      "apiserver",
+		Connected: s.carrier.Connected,
+		Since:     s.carrier.Since,
+		RTTMillis: float64(s.carrier.RTT.Microseconds()) / 1000,
+		Redials:   s.carrier.Redials,
+	}
+	if s.carrier.Err != nil {
+		c.Error = s.carrier.Err.Error()
+	}
+	return c
+}
+
+func (s *Session) wireguardStatus() api.WireGuard {
+	at, received, sent := s.tunnel.handshake()
+	return api.WireGuard{
+		Interface:     s.iface,
+		MTU:           s.tunnel.mtu,
+		PublicKey:     s.key.PublicKey().String(),
+		LastHandshake: at,
+		ReceivedBytes: received,
+		SentBytes:     sent,
+	}
+}
+
+func (s *Session) dnsStatus() api.DNS {
+	stats := s.dns.Stats()
+	return api.DNS{
+		Server:    s.addresses,
+		Domains:   s.dnsConfig().Domains(),
+		Upstreams: upstreams(s.resolver),
+		Queries:   stats.Queries,
+		Failures:  stats.ServFail,
+	}
+}
