@@ -16,7 +16,7 @@ import (
 
 // Limits of an endpoint's queue. Its byte limit moves between the two with the measured rate (see flow).
 const (
-	minQueue        = 256 << 10
+	minQueue        = 128 << 10
 	maxQueue        = 1 << 20
 	maxQueuePackets = 4096
 	// maxAge is how long a packet may wait: what is older, TCP has sent again.

@@ -4,7 +4,7 @@ import "time"
 
 // Bounds of the window: the data bytes that may be on their way without an acknowledgement.
 const (
-	minWindow   = 128 << 10
+	minWindow   = 64 << 10
 	firstWindow = 256 << 10
 	maxWindow   = 4 << 20
 )
@@ -13,9 +13,11 @@ const (
 	// minSlack and maxSlack bound the queueing delay the window allows beyond the round trip.
 	minSlack = 25 * time.Millisecond
 	maxSlack = 100 * time.Millisecond
-	// rateAge is how long a measured rate counts, baseAge how long a shortest round trip does.
+	// rateAge is how long a measured rate counts, baseAge how long a shortest round trip does, busyAge how
+	// long the path is taken to be as slow as when its window was last full.
 	rateAge = time.Second
 	baseAge = 30 * time.Second
+	busyAge = 10 * time.Second
 	// probeTime is how long the window stays at its minimum to see the shortest round trip anew.
 	probeTime = 200 * time.Millisecond
 	// maxMarks bounds the memory of what is on its way.
@@ -44,6 +46,7 @@ type flow struct {
 
 	rates  [2]float64 // bytes per second, highest in this period and the one before
 	rateAt time.Time  // when this period began
+	busyAt time.Time  // when something sent right after a full window was last acknowledged
 
 	base    time.Duration // shortest round trip; 0: not known
 	baseAt  time.Time     // when it was seen
@@ -119,7 +122,10 @@ func (f *flow) ack(total uint64, now time.Time) bool {
 func (f *flow) measure(m mark, now time.Time) {
 	elapsed := max(now.Sub(m.ackedAt), now.Sub(m.at), time.Microsecond)
 	rate := float64(f.acked-m.acked) / elapsed.Seconds()
-	if now.Sub(f.rateAt) > rateAge && (m.limited || now.Sub(f.rateAt) > 10*rateAge) {
+	if m.limited {
+		f.busyAt = now
+	}
+	if now.Sub(f.rateAt) > rateAge && (m.limited || !f.busy(now)) {
 		f.rates = [2]float64{0, f.rates[0]}
 		f.rateAt = now
 	}
@@ -145,17 +151,25 @@ func (f *flow) roundTrip(rtt time.Duration, now time.Time) {
 // rate returns the highest rate of the last seconds in bytes per second, 0 when none was measured.
 func (f *flow) rate() float64 { return max(f.rates[0], f.rates[1]) }
 
+// busy reports whether the window was full lately. Else the rate says what was wanted, not what the path
+// can do.
+func (f *flow) busy(now time.Time) bool { return now.Sub(f.busyAt) < busyAge }
+
 func (f *flow) resize(now time.Time) {
-	f.window = minWindow
+	low := minWindow
+	if !f.busy(now) {
+		low = firstWindow
+	}
+	f.window = low
 	if f.probing.IsZero() {
 		slack := min(max(f.base/2, minSlack), maxSlack)
-		f.window = clamp(f.rate()*(f.base+slack).Seconds(), minWindow, maxWindow)
+		f.window = clamp(f.rate()*(f.base+slack).Seconds(), low, maxWindow)
 	}
 }
 
 // queueLimit returns how many bytes may wait in the endpoint's queue: 100 ms of the rate.
-func (f *flow) queueLimit() int {
-	if f.rate() == 0 {
+func (f *flow) queueLimit(now time.Time) int {
+	if !f.busy(now) {
 		return maxQueue
 	}
 	return clamp(f.rate()/10, minQueue, maxQueue)

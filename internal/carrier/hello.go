@@ -26,8 +26,8 @@ func fillHello(h Hello, role string) Hello {
 // compatible returns nil when two sides that said ours and theirs can work together.
 func compatible(ours, theirs Hello) error {
 	if err := version.Compatible(ours.Version, theirs.Version); err != nil {
-		return fmt.Errorf("%w: %w: this %s is %s, the %s is %s", ErrIncompatible, err,
-			ours.Role, ours.Version, theirs.Role, theirs.Version)
+		return fmt.Errorf("%w: this %s is %s, the %s is %s: %w", ErrIncompatible,
+			ours.Role, ours.Version, theirs.Role, theirs.Version, err)
 	}
 	if ours.Protocol != theirs.Protocol {
 		return fmt.Errorf("%w: this %s speaks carrier protocol %d, the %s %d", ErrIncompatible,

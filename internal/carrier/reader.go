@@ -144,7 +144,7 @@ func (l *link) handle(f frame.Frame) error {
 			return fmt.Errorf("%w: acknowledged %d bytes of %d", frame.ErrMalformed, f.Number(), l.flow.sent)
 		}
 		if l.flow.acked != before {
-			l.endpoint.limit.Store(int64(l.flow.queueLimit()))
+			l.endpoint.limit.Store(int64(l.flow.queueLimit(now)))
 			l.proven(now)
 			defer l.wakeWriter()
 		}

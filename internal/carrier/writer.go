@@ -42,13 +42,14 @@ func (l *link) write() {
 	}
 }
 
-// writeAll reports whether p was written; if not, the link is closed.
+// writeAll reports whether p was written; if not, the link ends, but not at once: the other side's goodbye,
+// which the reader may be about to find, says more.
 func (l *link) writeAll(p []byte) bool {
-	if _, err := l.stream.Write(p); err != nil {
-		l.close(fmt.Errorf("write to stream: %w", err))
-		return false
+	_, err := l.stream.Write(p)
+	if err != nil {
+		time.AfterFunc(l.timing.Bye, func() { l.close(fmt.Errorf("write to stream: %w", err)) })
 	}
-	return true
+	return err == nil
 }
 
 // next returns what is to be written now: control frames and, when the window is open, data. It
