@@ -156,8 +156,8 @@ func (v *view) describe(r *Route, c claim) Claim {
 func (v *view) where(c claim) string { return v.describe(v.route(c.route), c).where() }
 
 func (c Claim) where() string {
-	place := string(c.Type)
-	if len(c.Interfaces) > 0 {
+	place := string(c.Type) // blackhole and its kin lead nowhere, though IPv6 names an interface
+	if c.Type == Unicast && len(c.Interfaces) > 0 {
 		place = "on " + strings.Join(c.Interfaces, ", ")
 	}
 	var notes []string
