@@ -49,8 +49,8 @@ type record struct {
 	failures  int
 	notBefore time.Time
 	lastWrite time.Time
-	written   *v1alpha1.PeerStatus // by the last write
-	basis     string               // resourceVersion known when it was made
+	written   *v1alpha1.PeerStatus // by the latest write, nil if that failed
+	basis     string               // resourceVersion known when it was begun
 	limit     *rate.Limiter        // for statuses that another writer keeps changing
 }
 
@@ -106,8 +106,9 @@ func (w *writer) want(plan Plan, objects map[types.NamespacedName]v1alpha1.Peer)
 	}
 }
 
-// believed returns p with the status we wrote last, if the watch has not shown that write yet. Without
-// it a plan made in between would want the same again with another time of transition.
+// believed returns p with the status we wrote last or are writing, if the watch has not shown that
+// write yet. Without it a plan made in between would want the same again with another time of
+// transition.
 func (w *writer) believed(p v1alpha1.Peer) v1alpha1.Peer {
 	if r := w.records[p.UID]; r != nil && r.written != nil && r.basis == p.ResourceVersion {
 		p.Status = *r.written
@@ -183,6 +184,9 @@ func (w *writer) due(j job, r *record, now time.Time) time.Time {
 // start sends j without waiting for the answer.
 func (w *writer) start(ctx context.Context, j job, r *record) {
 	r.busy = true
+	if !j.remove {
+		r.written, r.basis = &j.want, j.object.ResourceVersion
+	}
 	r.limit.Allow()
 	w.inFlight++
 	go func() { w.results <- outcome{j, w.send(ctx, j)} }()
@@ -208,12 +212,15 @@ func (w *writer) settle(o outcome) {
 	w.metrics.wrote(o.kind(), o.err)
 	r, now := w.record(o.UID), time.Now()
 	r.busy = false
+	if o.err != nil {
+		r.written = nil
+	}
 	switch {
 	case o.err == nil && o.remove:
 		w.log.Info("Peer deleted: nothing was heard of it", "peer", o.Name, "uid", o.UID, "for", SilentAfter)
 		r.removed = true
 	case o.err == nil:
-		r.failures, r.lastWrite, r.written, r.basis = 0, now, &o.want, o.object.ResourceVersion
+		r.failures, r.lastWrite = 0, now
 	case errors.Is(o.err, status.ErrStale):
 		r.notBefore = now.Add(time.Second) // by then the watch has told
 	case errors.Is(o.err, context.Canceled):
