@@ -87,7 +87,7 @@ func valuesFailure(err error) error {
 	if refused, found := strings.CutPrefix(err.Error(), schemaPreamble); found {
 		lines := strings.Split(strings.TrimSpace(refused), "\n")
 		return failure.New(failure.Usage, errors.New("chart values refused:\n  "+strings.Join(lines, "\n  ")),
-			"the keys and their meaning: deploy/chart/culvert/values.yaml, or `show-values`")
+			"all values and their meaning: culvert gateway values")
 	}
 	return failure.New(failure.Usage, fmt.Errorf("prepare the release: %w", err), "")
 }
