@@ -1,0 +1,110 @@
+//go:build lab
+
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// must fails the test unless the command succeeds and its output contains every text.
+func must(t *testing.T, r result, what string, texts ...string) {
+	t.Helper()
+	if r.code != 0 {
+		t.Errorf("%s: %s", what, r)
+		return
+	}
+	for _, text := range texts {
+		if !strings.Contains(r.out, text) {
+			t.Errorf("%s: %q is missing in %s", what, text, r)
+		}
+	}
+}
+
+func (l *lab) curl(url string) result {
+	return l.ws(20*time.Second, "curl", "-sS", "--fail", "--max-time", "10", url)
+}
+
+func (l *lab) labnet(timeout time.Duration, args ...string) result {
+	return l.ws(timeout, append([]string{"lab", "labnet"}, args...)...)
+}
+
+// reaches checks that cluster, company and internet all answer, and that what does not exist does not.
+func (l *lab) reaches(t *testing.T) {
+	t.Helper()
+	for _, host := range []string{"echo", "echo.default", "echo.default.svc", "echo.default.svc.cluster.local", l.echoIP, l.echoPod + ":8080"} {
+		must(t, l.curl("http://"+host+"/"), "GET "+host, "pod")
+	}
+	for _, host := range []string{"echo.default", l.echoIP, l.echoPod} {
+		must(t, l.labnet(20*time.Second, "pingpong", "--count", "20", host+":7000"), "TCP echo "+host)
+		must(t, l.labnet(20*time.Second, "udp", "--count", "20", host+":7000"), "UDP echo "+host)
+	}
+	l.othersAnswer(t)
+	must(t, l.ws(20*time.Second, "ping", "-n", "-c", "3", "-W", "3", l.echoPod), "ping of a pod", " 0% packet loss", "from "+l.echoPod)
+	dead := deadPod(l.echoPod)
+	if r := l.ws(20*time.Second, "ping", "-n", "-c", "2", "-W", "2", dead); r.code == 0 || strings.Contains(r.out, "bytes from "+dead) {
+		t.Errorf("ping of %s, where no pod is, is answered: %s", dead, r)
+	}
+	if r := l.ws(20*time.Second, "curl", "-sS", "--max-time", "8", fmt.Sprintf("http://%s:8099/", l.echoPod)); !strings.Contains(r.err, "refused") {
+		t.Errorf("a closed port of a pod is not refused: %s", r)
+	}
+	if r := l.ws(20*time.Second, "curl", "-sS", "--max-time", "8", fmt.Sprintf("http://%s:8080/", dead)); r.code == 0 || strings.Contains(r.err, "refused") {
+		t.Errorf("connecting to %s, where no pod is: want a time-out or unreachable: %s", dead, r)
+	}
+}
+
+// othersAnswer checks that the company behind the VPN and the internet are as reachable as before.
+func (l *lab) othersAnswer(t *testing.T) {
+	t.Helper()
+	for _, url := range []string{"http://intranet.corp.example/", "http://10.20.0.80/", "http://www.public.example/", "http://203.0.113.10/"} {
+		must(t, l.curl(url), "GET "+url)
+	}
+}
+
+// deadPod returns an address beside a pod's that no pod has: the lab's nodes give them out from below.
+func deadPod(pod string) string {
+	return pod[:strings.LastIndexByte(pod, '.')] + ".251"
+}
+
+func TestAllowByFlag(t *testing.T) {
+	shared.connect(t, allowFlags...)
+	shared.reaches(t)
+}
+
+func TestAllowByFile(t *testing.T) {
+	file := t.TempDir() + "/culvert.yaml"
+	writeFile(t, file, "routing:\n  allowConflictingSubnets:\n    - 10.128.0.0/9\n")
+	shared.connect(t, "-f", file)
+	shared.reaches(t)
+}
+
+func TestAllowForTheTeam(t *testing.T) {
+	l := shared
+	setTeam := func(value string) {
+		t.Helper()
+		r := l.ws(2*time.Minute, "culvert", "gateway", "upgrade", "--set", "client.routing.allowConflictingSubnets="+value, "--wait")
+		if r.code != 0 {
+			t.Fatalf("culvert gateway upgrade: %s", r)
+		}
+	}
+	setTeam("{10.128.0.0/9}")
+	t.Cleanup(func() { setTeam("null") })
+	home := t.TempDir()
+	env := []string{"HOME=" + home}
+	before := l.snapshot(t)
+	refused := l.wsEnv(time.Minute, env, "culvert", "connect")
+	if refused.code != 7 || !strings.Contains(refused.err, "--trust-policy") {
+		t.Fatalf("a Policy that takes prefixes from the VPN, without a terminal: want exit code 7 naming --trust-policy: %s", refused)
+	}
+	l.unchanged(t, before)
+	t.Cleanup(func() {
+		must(t, l.ws(30*time.Second, "culvert", "quit"), "quit")
+		l.unchanged(t, before)
+	})
+	must(t, l.wsEnv(time.Minute, env, "culvert", "connect", "--trust-policy"), "connect --trust-policy")
+	l.reaches(t)
+	must(t, l.ws(30*time.Second, "culvert", "quit"), "quit")
+	must(t, l.wsEnv(time.Minute, env, "culvert", "connect"), "connect again: consent is asked once")
+}
