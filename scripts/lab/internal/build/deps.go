@@ -23,6 +23,7 @@ var dependencies = []dependency{
 	{program: "nft", deb: "nftables"},
 	{program: "openvpn", deb: "openvpn"},
 	{program: "mount", deb: "mount"},
+	{program: "sysctl", deb: "procps"},
 	{program: "ping", deb: "iputils-ping"},
 	{program: "gcc", deb: "gcc", build: true},
 	{program: "pkg-config", deb: "pkg-config", build: true},

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -74,6 +75,7 @@ func (a *app) status() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [-o json]",
 		Short: "show whether a lab is ready, its addresses and its processes",
+		Long:  "status shows a lab. Its exit code is 1 unless the lab is ready, in both formats.",
 		Example: `  lab status
   lab status -o json | jq -r .apiServer`,
 		Args: needArgs(cobra.NoArgs),
@@ -82,6 +84,9 @@ func (a *app) status() *cobra.Command {
 				return usageError{fmt.Errorf("-o %s: want json", format)}
 			}
 			l, err := a.open()
+			if errors.Is(err, state.ErrNoLab) {
+				l, err = &state.Lab{Name: a.name, VPN: state.VPN{Kind: state.VPNNone}}, nil
+			}
 			if err != nil {
 				return err
 			}
@@ -89,16 +94,26 @@ func (a *app) status() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if format == "json" {
-				out := json.NewEncoder(cmd.OutOrStdout())
-				out.SetIndent("", "  ")
-				return out.Encode(s)
+			if err := s.write(cmd.OutOrStdout(), format); err != nil {
+				return err
 			}
-			return s.print(cmd.OutOrStdout())
+			if !s.Ready {
+				return errors.New("the lab is not ready: " + s.Reason)
+			}
+			return nil
 		},
 	}
 	cmd.Flags().StringVarP(&format, "output", "o", "", "json, or empty for people")
 	return cmd
+}
+
+func (s Status) write(w io.Writer, format string) error {
+	if format != "json" {
+		return s.print(w)
+	}
+	out := json.NewEncoder(w)
+	out.SetIndent("", "  ")
+	return out.Encode(s)
 }
 
 func gather(ctx context.Context, l *state.Lab) (Status, error) {
@@ -146,8 +161,11 @@ func (s *Status) addProcess(p proc.Process) {
 
 // notReady is the first reason why the lab is not ready.
 func notReady(ctx context.Context, l *state.Lab, s Status) error {
+	if len(l.Hosts) == 0 {
+		return errors.New("it is not up")
+	}
 	if !l.Complete {
-		return fmt.Errorf("`lab up` has not finished")
+		return errors.New("`lab up` has not finished")
 	}
 	for _, p := range s.Processes {
 		if !p.Alive {

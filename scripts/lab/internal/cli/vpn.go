@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -39,7 +38,7 @@ switches over.`,
   lab vpn up openvpn --routes 10.130.0.0/16,10.20.0.0/16,10.50.0.0/16`,
 		Args: needArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.changeVPN(cmd.Context(), func(l *state.Lab) error {
+			return a.changeVPN(func(l *state.Lab) error {
 				kind, prefixes := vpnDefaults(l)
 				if len(args) == 1 {
 					kind = args[0]
@@ -53,6 +52,7 @@ switches over.`,
 						return usageError{fmt.Errorf("--routes: %w", err)}
 					}
 				}
+				progress("%s up, taking %s", kind, text(prefixes))
 				return vpn.Up(cmd.Context(), l, kind, prefixes)
 			})
 		},
@@ -76,12 +76,12 @@ func (a *app) vpnDown() *cobra.Command {
 		Example: "  lab vpn down",
 		Args:    needArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.changeVPN(cmd.Context(), func(l *state.Lab) error { return vpn.Down(cmd.Context(), l) })
+			return a.changeVPN(func(l *state.Lab) error { return vpn.Down(cmd.Context(), l) })
 		},
 	}
 }
 
-func (a *app) changeVPN(_ context.Context, change func(*state.Lab) error) error {
+func (a *app) changeVPN(change func(*state.Lab) error) error {
 	if err := requireRoot(); err != nil {
 		return err
 	}

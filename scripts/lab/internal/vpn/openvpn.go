@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/culvert-dev/culvert/scripts/lab/internal/launch"
@@ -98,27 +99,39 @@ func pushes(routes []netip.Prefix) string {
 	var lines strings.Builder
 	for _, r := range routes {
 		switch {
-		case r.Bits() == 0 && r.Addr().Is4():
-			lines.WriteString("push \"redirect-gateway def1\"\n")
 		case r.Bits() == 0:
-			lines.WriteString("push \"redirect-gateway ipv6 !ipv4\"\n")
 		case r.Addr().Is4():
 			fmt.Fprintf(&lines, "push \"route %s %s\"\n", r.Addr(), net.IP(net.CIDRMask(r.Bits(), 32)))
 		default:
 			fmt.Fprintf(&lines, "push \"route-ipv6 %s\"\n", r)
 		}
 	}
+	// One line for both families: a second replaces the first.
+	four, six := slices.Contains(routes, everything4), slices.Contains(routes, everything6)
+	switch {
+	case four && six:
+		lines.WriteString("push \"redirect-gateway def1 ipv6\"\n")
+	case four:
+		lines.WriteString("push \"redirect-gateway def1\"\n")
+	case six:
+		lines.WriteString("push \"redirect-gateway ipv6 !ipv4\"\n")
+	}
 	return lines.String()
 }
+
+var (
+	everything4 = netip.MustParsePrefix("0.0.0.0/0")
+	everything6 = netip.MustParsePrefix("::/0")
+)
 
 // openvpnRoutes is what a client makes of pushes.
 func openvpnRoutes(routes []netip.Prefix) []netip.Prefix {
 	var made []netip.Prefix
 	for _, r := range routes {
 		switch {
-		case r.Bits() == 0 && r.Addr().Is4():
+		case r == everything4:
 			made = append(made, netip.MustParsePrefix("0.0.0.0/1"), netip.MustParsePrefix("128.0.0.0/1"))
-		case r.Bits() == 0:
+		case r == everything6:
 			made = append(made, netip.MustParsePrefix("::/3"), netip.MustParsePrefix("2000::/4"))
 		default:
 			made = append(made, r)

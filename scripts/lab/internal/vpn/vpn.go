@@ -189,9 +189,9 @@ func (k kind) present(l *state.Lab, wanted []netip.Prefix) error {
 func destination(r netlink.Route) netip.Prefix {
 	if r.Dst == nil {
 		if r.Family == netlink.FAMILY_V6 {
-			return netip.MustParsePrefix("::/0")
+			return everything6
 		}
-		return netip.MustParsePrefix("0.0.0.0/0")
+		return everything4
 	}
 	addr, _ := netip.AddrFromSlice(r.Dst.IP)
 	ones, _ := r.Dst.Mask.Size()
