@@ -118,8 +118,9 @@ type round struct {
 	group   *group
 	msg     []byte
 	size    int
-	pending *trial // sent by one, still without a response
-	refusal []byte // a response to fall back on
+	silent  *server // did not answer alone
+	pending *trial  // sent to it, to go on with; or nil
+	refusal []byte  // a response to fall back on
 	err     error
 }
 
@@ -134,7 +135,7 @@ func (r *round) one(ctx context.Context, s *server) (response []byte, silent boo
 	response, err = t.await(ctx, time.Now().Add(r.group.timing.first))
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		r.pending = t
+		r.suspend(t)
 		return nil, true
 	case err != nil:
 		t.finish()
@@ -143,6 +144,18 @@ func (r *round) one(ctx context.Context, s *server) (response []byte, silent boo
 	}
 	t.finish()
 	return r.accept(s, response), false
+}
+
+// suspend keeps a trial without a response to go on with, unless its socket is an old one: it may be bound to an address
+// this host no longer has.
+func (r *round) suspend(t *trial) {
+	r.silent = t.server
+	t.server.forget()
+	if t.sock.uses > 0 {
+		t.finish()
+		return
+	}
+	r.pending = t
 }
 
 // accept notes a response and returns it if it settles the question; hosts ask on after the others.
@@ -157,8 +170,10 @@ func (r *round) accept(s *server, response []byte) []byte {
 
 func (r *round) fail(s *server, err error) {
 	r.group.failed(s)
-	r.err = fmt.Errorf("ask %s: %w", s.addr, err)
+	r.note(s, err)
 }
+
+func (r *round) note(s *server, err error) { r.err = fmt.Errorf("ask %s: %w", s.addr, err) }
 
 func (r *round) outcome() ([]byte, error) {
 	if r.refusal != nil {
@@ -173,9 +188,14 @@ type response struct {
 	err    error
 }
 
-// all asks servers at once and repeatedly, going on with the pending trial, and waits for all it started.
+// all asks servers at once and repeatedly, going on with the pending trial, and waits for all it started. With a
+// refusal at hand it does not insist for long.
 func (r *round) all(ctx context.Context, servers []*server) ([]byte, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	patience := r.group.timing.total
+	if r.refusal != nil {
+		patience = r.group.timing.dead
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	responses := make(chan response, len(servers))
 	var asking sync.WaitGroup
 	defer asking.Wait()
@@ -208,8 +228,8 @@ func (r *round) collect(responses <-chan response, servers []*server) ([]byte, e
 			continue
 		}
 		if msg := r.accept(got.server, got.msg); msg != nil {
-			if r.pending != nil && waiting[r.pending.server] {
-				r.group.failed(r.pending.server)
+			if waiting[r.silent] {
+				r.group.failed(r.silent)
 			}
 			return msg, nil
 		}

@@ -2,6 +2,7 @@ package dns
 
 import (
 	"encoding/binary"
+	"slices"
 	"time"
 
 	wire "github.com/miekg/dns"
@@ -37,6 +38,9 @@ func appendReply(dst []byte, q *query, a *answer, now time.Time, limit int) []by
 		opt = nil
 	}
 	if len(dst)+len(opt) > limit {
+		if q.end+len(opt) > limit {
+			opt = bareOPT(opt)
+		}
 		dst = truncate(dst, q.end, limit-len(opt))
 	}
 	if opt == nil {
@@ -48,6 +52,11 @@ func appendReply(dst []byte, q *query, a *answer, now time.Time, limit int) []by
 		dst[len(dst)-len(opt)+7] |= 0x80
 	}
 	return dst
+}
+
+// bareOPT returns a copy of an OPT record without its options.
+func bareOPT(opt []byte) []byte {
+	return append(slices.Clone(opt[:9]), 0, 0)
 }
 
 // age takes the seconds since the answer was made off the TTLs in body.

@@ -41,7 +41,7 @@ func (s *Server) resolve(ctx context.Context, st *state, q *query, tcp bool, key
 	case SourceUpstream:
 		a, err := s.askUpstream(ctx, st, q, tcp, upstreamLifetimes)
 		if err != nil {
-			return unreachable("no answer from this host's resolvers: ", err)
+			return unreachable(noResolver, err)
 		}
 		st.upstreamCache.put(key, a)
 		return a
@@ -54,24 +54,33 @@ func (s *Server) resolve(ctx context.Context, st *state, q *query, tcp bool, key
 // resolveCluster asks the cluster, and for names that may be meant otherwise the host's resolvers after it.
 func (s *Server) resolveCluster(ctx context.Context, st *state, q *query, tcp bool, name string, d Decision) *answer {
 	a, err := s.askCluster(ctx, st, q, name, d.Name)
-	switch {
-	case !d.Fallback && err != nil:
-		return unreachable("", err)
-	case !d.Fallback || err == nil && a.rcode() != wire.RcodeNameError:
+	if !d.Fallback {
+		if err != nil {
+			return unreachable("", err)
+		}
 		return a
 	}
+	if err == nil && a.rcode() == wire.RcodeSuccess {
+		return a
+	}
+	denied := err == nil && a.rcode() == wire.RcodeNameError
 	outside, outsideErr := s.askUpstream(ctx, st, q, tcp, clusterLifetimes)
 	switch {
-	case err != nil && (outsideErr != nil || outside.rcode() == wire.RcodeNameError):
-		// The name may well exist: deny nothing while the cluster cannot be asked.
-		return unreachable("", err)
+	case !denied && (outsideErr != nil || outside.rcode() == wire.RcodeNameError):
+		// The name may well exist: deny nothing while the cluster cannot tell.
+		if err != nil {
+			return unreachable("", err)
+		}
+		return a
 	case outsideErr != nil:
-		return unreachable("no answer from this host's resolvers: ", outsideErr)
-	case err != nil:
+		return unreachable(noResolver, outsideErr)
+	case !denied:
 		outside.life = 0
 	}
 	return outside
 }
+
+const noResolver = "no answer from this host's resolvers: "
 
 // unreachable is the answer when those who know did not answer.
 func unreachable(prefix string, err error) *answer {

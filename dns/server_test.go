@@ -181,4 +181,3 @@ func TestTunnelDown(t *testing.T) {
 		t.Errorf("tunnel up again: %v", m)
 	}
 }
-

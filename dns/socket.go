@@ -73,15 +73,22 @@ func (s *server) release(sock *socket, now time.Time) {
 	s.idle = append(s.idle, sock)
 }
 
-// close gives up the idle sockets; those in use follow when their questions end.
-func (s *server) close() {
+// forget gives up the idle sockets.
+func (s *server) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.closed = true
 	for _, sock := range s.idle {
 		sock.Close()
 	}
 	s.idle = nil
+}
+
+// close gives up the idle sockets; those in use follow when their questions end.
+func (s *server) close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.forget()
 }
 
 // trial is one question sent to one server from one socket. It ends with finish.

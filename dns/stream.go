@@ -26,7 +26,7 @@ func (g *group) exchangeTCP(ctx context.Context, msg []byte) ([]byte, error) {
 	for _, s := range order {
 		response, err := s.askTCP(ctx, msg)
 		if err != nil {
-			r.fail(s, err)
+			r.note(s, err) // not a failure: it may well answer by UDP
 			continue
 		}
 		if r.accept(s, response) != nil {
