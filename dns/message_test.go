@@ -215,7 +215,9 @@ func TestTruncation(t *testing.T) {
 
 func TestCache(t *testing.T) {
 	now := time.Now()
-	made := func(life time.Duration, bytes int) *answer { return &answer{body: make([]byte, bytes), born: now, life: life} }
+	made := func(life time.Duration, bytes int) *answer {
+		return &answer{body: make([]byte, bytes), born: now, life: life}
+	}
 	c := newCache()
 	for _, tt := range []struct {
 		situation string

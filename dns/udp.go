@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// readBufferBytes is room for a burst of a few thousand questions.
+const readBufferBytes = 2 << 20
+
 // udpClient is the sender of one datagram.
 type udpClient struct {
 	conn *net.UDPConn
@@ -24,6 +27,7 @@ func (s *Server) serveUDP(pc net.PacketConn) error {
 	if err != nil {
 		return err
 	}
+	conn.SetReadBuffer(readBufferBytes) // as far as the kernel allows
 	readers := max(2, runtime.GOMAXPROCS(0))
 	errs := make([]error, readers)
 	var wg sync.WaitGroup
