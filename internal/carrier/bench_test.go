@@ -43,7 +43,7 @@ func loopbackPair(b testing.TB, got *atomic.Int64) *pair {
 		if _, err := l.hello(nil); err != nil {
 			b.Fatal(err)
 		}
-		l.endpoint.attach(l)
+		l.endpoint.attach(l, false)
 	}
 	listen(b, p.gatewayBind, func(packet []byte, _ conn.Endpoint) { got.Add(1) })
 	return p
@@ -116,8 +116,8 @@ func BenchmarkRoundTrip(b *testing.B) {
 	timing := Timing{}.withDefaults()
 	p.node, _ = newLink(x, p.nodeBind, p.nodeBind.endpoint(gatewayAddr), fillHello(Hello{}, "node"), timing)
 	p.gateway, _ = newLink(y, p.gatewayBind, p.gatewayBind.newStreamEndpoint(), fillHello(Hello{}, "gateway"), timing)
-	p.node.endpoint.attach(p.node)
-	p.gateway.endpoint.attach(p.gateway)
+	p.node.endpoint.attach(p.node, false)
+	p.gateway.endpoint.attach(p.gateway, false)
 	p.node.hello(nil)
 	p.gateway.hello(nil)
 	defer p.close()

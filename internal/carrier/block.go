@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/culvert-dev/culvert/internal/frame"
+	"golang.zx2c4.com/wireguard/device"
 )
 
 // headroom is the space, in bytes, kept in front of a block's first data frame for control frames.
@@ -18,13 +19,14 @@ type block struct {
 	packets    int       // data frames
 	payload    int       // bytes of their payloads
 	since      time.Time // when the oldest of them was queued
+	initiation bool      // one of them is a handshake initiation
 }
 
 var blocks = sync.Pool{New: func() any { return new(block) }}
 
 func newBlock() *block {
 	b := blocks.Get().(*block)
-	b.start, b.end, b.packets, b.payload = headroom, headroom, 0, 0
+	b.start, b.end, b.packets, b.payload, b.initiation = headroom, headroom, 0, 0, false
 	return b
 }
 
@@ -40,12 +42,15 @@ func (b *block) add(packet []byte) bool {
 	b.end += frame.HeaderLen + len(packet)
 	b.packets++
 	b.payload += len(packet)
+	b.initiation = b.initiation || isInitiation(packet)
 	return true
 }
 
 // dropFirst removes the oldest packet of a block that has one.
 func (b *block) dropFirst() {
 	n := int(b.buf[b.start])<<8 | int(b.buf[b.start+1])
+	packet := b.buf[b.start+frame.HeaderLen:][:n]
+	b.initiation = b.initiation && !isInitiation(packet)
 	b.start += frame.HeaderLen + n
 	b.packets--
 	b.payload -= n
@@ -55,6 +60,11 @@ func (b *block) dropFirst() {
 func (b *block) prepend(control []byte) {
 	b.start -= len(control)
 	copy(b.buf[b.start:], control)
+}
+
+// isInitiation reports whether a packet is WireGuard's first message of a handshake.
+func isInitiation(p []byte) bool {
+	return len(p) == device.MessageInitiationSize && p[0] == device.MessageInitiationType
 }
 
 func (b *block) bytes() []byte { return b.buf[b.start:b.end] }

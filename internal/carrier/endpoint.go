@@ -93,6 +93,7 @@ func (e *Endpoint) send(packets [][]byte) error {
 		return ErrNoPath
 	}
 	var err error
+	dropped := e.queue.expire(now.Add(-maxAge))
 	for _, p := range packets {
 		if len(p) > frame.MaxPacket {
 			err = fmt.Errorf("%w: %d bytes, at most %d", errTooLong, len(p), frame.MaxPacket)
@@ -101,7 +102,7 @@ func (e *Endpoint) send(packets [][]byte) error {
 		e.noteInitiation(p, now)
 		e.queue.add(p, now)
 	}
-	dropped := e.queue.trim(int(e.limit.Load()), maxQueuePackets)
+	dropped += e.queue.trim(int(e.limit.Load()), maxQueuePackets)
 	l := e.link
 	e.mu.Unlock()
 	if dropped > 0 {
@@ -114,7 +115,7 @@ func (e *Endpoint) send(packets [][]byte) error {
 }
 
 func (e *Endpoint) noteInitiation(p []byte, now time.Time) {
-	if len(p) == device.MessageInitiationSize && p[0] == device.MessageInitiationType {
+	if isInitiation(p) {
 		copy(e.first.packet[:], p)
 		e.first.at = now
 	}
@@ -134,23 +135,24 @@ func (e *Endpoint) take(l *link, now time.Time) *block {
 	if e.link != l {
 		return nil
 	}
-	b, dropped := e.queue.take(now.Add(-maxAge))
-	if dropped > 0 {
+	if dropped := e.queue.expire(now.Add(-maxAge)); dropped > 0 {
 		e.dropped.Add(uint64(dropped))
 	}
+	b := e.queue.take()
 	if b != nil {
 		e.sent.Add(uint64(b.payload))
 	}
 	return b
 }
 
-// attach makes l the stream that sends. An initiation nobody answered goes first again; its copy may be
-// queued as well, which is harmless: the receiver takes each one once.
-func (e *Endpoint) attach(l *link) {
+// attach makes l the stream that sends. If what was sent before may be lost, an initiation that nobody has
+// answered is sent again; but never twice at once, which wireguard-go does not expect.
+func (e *Endpoint) attach(l *link, lost bool) {
 	now := time.Now()
 	e.mu.Lock()
 	e.link = l
-	if now.Sub(e.first.at) < device.RekeyTimeout {
+	e.queue.expire(now.Add(-maxAge))
+	if lost && now.Sub(e.first.at) < device.RekeyTimeout && !e.queue.initiation() {
 		e.queue.add(e.first.packet[:], now)
 	}
 	e.mu.Unlock()

@@ -361,7 +361,7 @@ func TestDeadReader(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		dead.endpoint.attach(dead)
+		dead.endpoint.attach(dead, false)
 		bind.Open(0)
 		stop := make(chan struct{})
 		var flood sync.WaitGroup

@@ -38,7 +38,7 @@ func newPair(t testing.TB, shape streamtest.Shape) *pair {
 		if _, err := l.hello(nil); err != nil {
 			t.Fatal(err)
 		}
-		l.endpoint.attach(l)
+		l.endpoint.attach(l, false)
 	}
 	return p
 }

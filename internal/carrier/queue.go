@@ -1,6 +1,12 @@
 package carrier
 
-import "time"
+import (
+	"slices"
+	"time"
+)
+
+// blockSpan is the longest time between the first and the last packet of a block: they expire together.
+const blockSpan = maxAge / 10
 
 // queue holds the packets of one endpoint that wait for the stream, in order. It is bounded: the oldest
 // packets give way to new ones. Not safe for concurrent use; its Endpoint guards it.
@@ -12,7 +18,8 @@ type queue struct {
 
 // add copies a packet to the end of the queue. It is no longer than frame.MaxPacket.
 func (q *queue) add(packet []byte, now time.Time) {
-	if n := len(q.blocks); n == 0 || !q.blocks[n-1].add(packet) {
+	n := len(q.blocks)
+	if n == 0 || now.Sub(q.blocks[n-1].since) > blockSpan || !q.blocks[n-1].add(packet) {
 		b := newBlock()
 		b.since = now
 		b.add(packet)
@@ -39,20 +46,30 @@ func (q *queue) trim(limit, maxPackets int) (dropped int) {
 	return dropped
 }
 
-// take removes and returns the oldest block, nil if there is none, after dropping those whose first
-// packet was queued before oldest.
-func (q *queue) take(oldest time.Time) (b *block, dropped int) {
-	for len(q.blocks) > 0 {
-		b := q.shift()
-		q.payload -= b.payload
-		q.packets -= b.packets
-		if !b.since.Before(oldest) {
-			return b, dropped
-		}
+// take removes and returns the oldest block, nil if there is none.
+func (q *queue) take() *block {
+	if len(q.blocks) == 0 {
+		return nil
+	}
+	b := q.shift()
+	q.payload -= b.payload
+	q.packets -= b.packets
+	return b
+}
+
+// expire drops the blocks begun before oldest and returns how many packets that were.
+func (q *queue) expire(oldest time.Time) (dropped int) {
+	for len(q.blocks) > 0 && q.blocks[0].since.Before(oldest) {
+		b := q.take()
 		dropped += b.packets
 		b.release()
 	}
-	return nil, dropped
+	return dropped
+}
+
+// initiation reports whether a handshake initiation is in the queue.
+func (q *queue) initiation() bool {
+	return slices.ContainsFunc(q.blocks, func(b *block) bool { return b.initiation })
 }
 
 // clear drops everything.

@@ -201,7 +201,7 @@ func (r *run) failed(err error) {
 func (r *run) use(ctx context.Context, l *link) {
 	old := r.current
 	r.current, r.used, r.kicked = l, time.Now(), false
-	r.endpoint.attach(l)
+	r.endpoint.attach(l, old == nil || old.suspect())
 	if old != nil {
 		r.retire(ctx, old, r.timing.Drain)
 	}

@@ -138,7 +138,7 @@ func (s *Server) serve(ctx context.Context, stream net.Conn, log *slog.Logger) {
 	}
 	s.enter(e)
 	defer s.leave(e)
-	e.attach(l)
+	e.attach(l, false)
 	log.Debug("carrier: stream open", "endpoint", e.text, "node", peer.Version)
 	select {
 	case <-l.done:
