@@ -40,7 +40,7 @@ func replace(path, name string, content []byte, a attributes) error {
 	copyLabel(path, tmp)
 	err := os.Rename(tmp, path)
 	if err == nil {
-		return syncDir(filepath.Dir(path))
+		return nil // if a power failure undoes the renaming, the file that was there is there again
 	}
 	if errors.Is(err, syscall.EBUSY) {
 		err = writeInPlace(path, content, a)
@@ -100,7 +100,7 @@ func replaceByLink(path, name, target string) error {
 	if err := os.Rename(tmp, path); err != nil {
 		return errors.Join(err, remove(tmp))
 	}
-	return syncDir(filepath.Dir(path))
+	return nil
 }
 
 // remove removes a file; a missing one is fine.
@@ -109,15 +109,6 @@ func remove(path string) error {
 		return err
 	}
 	return nil
-}
-
-// syncDir makes a rename in dir durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // without returns the addresses of a that are not in b.

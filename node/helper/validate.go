@@ -90,9 +90,12 @@ func (l Limits) checkState(s, open hostnet.State) error {
 	return checkDNS(s)
 }
 
-// sameAddresses compares without regard to order.
+// sameAddresses compares without regard to order. Neither list has one twice, or they differ.
 func sameAddresses(a, b []netip.Prefix) bool {
-	return len(a) == len(b) && !slices.ContainsFunc(a, func(p netip.Prefix) bool { return !slices.Contains(b, p) })
+	lacks := func(list []netip.Prefix) func(netip.Prefix) bool {
+		return func(p netip.Prefix) bool { return !slices.Contains(list, p) }
+	}
+	return len(a) == len(b) && !slices.ContainsFunc(a, lacks(b)) && !slices.ContainsFunc(b, lacks(a))
 }
 
 // checkPriority bounds the rules' priorities. A family with routes needs one.

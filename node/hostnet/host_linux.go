@@ -43,8 +43,9 @@ func (h *linuxHost) Do(c Change) error {
 	case DeleteFilter:
 		return deleteFilter(c.Scope.Interface)
 	case SetSetting:
+		// In a container the settings may be read-only; they are then what its creator made them.
 		path := filepath.Join(sysctlDir, settingPath(c.Setting, c.Scope.Interface))
-		return os.WriteFile(path, []byte(c.Value), 0)
+		return unlessIs(os.WriteFile(path, []byte(c.Value), 0), unix.EROFS)
 	case ReplaceRoute, DeleteRoute:
 		return h.doRoute(c)
 	case AddRule:

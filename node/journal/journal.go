@@ -69,6 +69,9 @@ func (s Store) Load(name string) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the journal of connection %q: %w", name, err)
 	}
+	if len(data) == 0 { // what a power failure can leave of one that had no need to survive it; see Save
+		return nil, fmt.Errorf("the journal %s is empty: %w", s.path(name), fs.ErrNotExist)
+	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	var j Journal
@@ -82,16 +85,18 @@ func (s Store) Load(name string) (*Journal, error) {
 	return &j, nil
 }
 
-// Save writes j to disk, whole or not at all, before it returns.
+// Save writes j, whole or not at all, before it returns. A journal with a Resolver is also flushed to
+// disk: files outlive a power failure. Everything else ends with the kernel that it was made in, and
+// flushing would make connecting wait for the disk.
 func (s Store) Save(j *Journal) error {
 	j.Version = version
 	data, err := json.MarshalIndent(j, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write the journal of connection %q: %w", j.Name, err)
 	}
-	err = s.write(s.path(j.Name), data)
+	err = s.write(s.path(j.Name), data, j.Resolver != nil)
 	if errors.Is(err, fs.ErrNotExist) { // another connection that ended removed the empty directory
-		err = s.write(s.path(j.Name), data)
+		err = s.write(s.path(j.Name), data, j.Resolver != nil)
 	}
 	if err != nil {
 		return fmt.Errorf("write the journal of connection %q: %w", j.Name, err)
@@ -99,9 +104,9 @@ func (s Store) Save(j *Journal) error {
 	return nil
 }
 
-// write replaces path by renaming a new file over it, both flushed. Only root reads it: it names
-// files and servers of the host.
-func (s Store) write(path string, data []byte) error {
+// write replaces path by renaming a new file over it. Only root reads it: it names files and servers
+// of the host.
+func (s Store) write(path string, data []byte, flush bool) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -111,10 +116,13 @@ func (s Store) write(path string, data []byte) error {
 		return err
 	}
 	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if flush {
+		err = errors.Join(err, f.Sync())
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := os.Rename(path+".new", path); err != nil || !flush {
 		return err
 	}
 	return syncDir(dir)
