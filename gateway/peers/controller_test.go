@@ -37,12 +37,19 @@ type bench struct {
 
 func start(t *testing.T, peers ...v1alpha1.Peer) *bench {
 	t.Helper()
+	return startWith(t, func(*fake.FakeDynamicClient) {}, peers...)
+}
+
+// startWith is start with an API prepared by prepare.
+func startWith(t *testing.T, prepare func(*fake.FakeDynamicClient), peers ...v1alpha1.Peer) *bench {
+	t.Helper()
 	var objects []runtime.Object
 	for _, p := range peers {
 		objects = append(objects, encode(t, p))
 	}
 	client := fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(),
 		map[schema.GroupVersionResource]string{Resource: "PeerList"}, objects...)
+	prepare(client)
 	b := &bench{T: t, fake: client, api: client.Resource(Resource).Namespace(namespace), host: newFakeHost()}
 	b.ctl = New(Config{Client: client, Namespace: namespace, WireGuard: b.host, Plane: b.host, Gateway: gateway, Key: ownKey})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -178,14 +185,11 @@ func TestControllerReactsToReservedPrefixes(t *testing.T) {
 }
 
 func TestControllerTriesAgain(t *testing.T) {
-	b := start(t)
-	b.eventually("ready", b.ctl.Ready)
 	var refusals atomic.Int32
-	b.fake.PrependReactor("patch", "peers", func(ktesting.Action) (bool, runtime.Object, error) {
-		if refusals.Add(1) <= 2 {
-			return true, nil, errors.New("the server is overloaded")
-		}
-		return false, nil, nil
+	b := startWith(t, func(api *fake.FakeDynamicClient) {
+		api.PrependReactor("patch", "peers", func(ktesting.Action) (bool, runtime.Object, error) {
+			return refusals.Add(1) <= 2, nil, errors.New("the server is overloaded")
+		})
 	})
 	b.create(peer("a", 0, "245.1.2.4/32"))
 	b.eventually("a is answered at last", func() bool { return b.reason("a") == v1alpha1.ReasonAccepted })
