@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -15,8 +16,17 @@ type dependency struct {
 	program string // looked for on PATH and in the sbin directories
 	file    string // or a glob of files, one of which must exist
 	deb     string
-	build   bool // needed only to build parts
+	when    need
 }
+
+// need is when something is needed.
+type need int
+
+const (
+	always   need = iota
+	Building      // to compile parts
+	Tooling       // by tests and people inside hosts, not by the lab itself
+)
 
 var dependencies = []dependency{
 	{program: "ip", deb: "iproute2"},
@@ -25,22 +35,33 @@ var dependencies = []dependency{
 	{program: "mount", deb: "mount"},
 	{program: "sysctl", deb: "procps"},
 	{program: "ping", deb: "iputils-ping"},
-	{program: "gcc", deb: "gcc", build: true},
-	{program: "pkg-config", deb: "pkg-config", build: true},
-	{file: "/usr/include/seccomp.h", deb: "libseccomp-dev", build: true},
-	{file: "/usr/include/linux/types.h", deb: "libc6-dev", build: true},
+	{program: "curl", deb: "curl", when: Tooling},
+	{program: "dig", deb: "bind9-dnsutils", when: Tooling},
+	{program: "gcc", deb: "gcc", when: Building},
+	{program: "pkg-config", deb: "pkg-config", when: Building},
+	{file: "/usr/include/seccomp.h", deb: "libseccomp-dev", when: Building},
+	{file: "/usr/include/linux/types.h", deb: "libc6-dev", when: Building},
 }
 
-// MissingPackages names the Debian packages the machine lacks. With building
-// set, those needed to compile parts count too.
-func MissingPackages(building bool) []string {
+// MissingPackages names the Debian packages the machine lacks: those every lab
+// needs, and those for the further needs given.
+func MissingPackages(further ...need) []string {
 	var missing []string
 	for _, d := range dependencies {
-		if (building || !d.build) && !d.present() {
+		if (d.when == always || slices.Contains(further, d.when)) && !d.present() {
 			missing = append(missing, d.deb)
 		}
 	}
 	return missing
+}
+
+// MissingForLab is MissingPackages for bringing a lab up while these parts are
+// still to be built.
+func MissingForLab(parts []Part) []string {
+	if len(parts) > 0 {
+		return MissingPackages(Building)
+	}
+	return MissingPackages()
 }
 
 func (d dependency) present() bool {

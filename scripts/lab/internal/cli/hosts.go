@@ -36,19 +36,16 @@ func makeHost(l *state.Lab, h topology.Host) (state.Host, error) {
 	if err := makeMountPoints(setup); err != nil {
 		return state.Host{}, err
 	}
-	pid, err := host.Start(setup)
-	if err != nil {
-		return state.Host{}, err
-	}
-	holder, err := launch.Record(l, proc.Process{Name: "hold-" + h.Name, Host: h.Name, PID: pid})
-	if err != nil {
-		return state.Host{}, err
-	}
-	made := state.Host{Name: h.Name, Holder: holder, NetNS: inode(pid)}
+	made := state.Host{Name: h.Name}
 	for _, a := range h.Addrs {
 		made.Addresses = append(made.Addresses, a.Prefix.Addr())
 	}
-	return made, nil
+	err = host.Start(setup, func(pid int) error {
+		made.NetNS = inode(pid)
+		made.Holder, err = launch.Record(l, proc.Process{Name: "hold-" + h.Name, Host: h.Name, PID: pid})
+		return err
+	})
+	return made, err
 }
 
 // inode identifies the network namespace of pid; 0 when it is gone.

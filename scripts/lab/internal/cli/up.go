@@ -141,7 +141,7 @@ func prerequisites(ctx context.Context) (build.Binaries, error) {
 	if err != nil {
 		return nil, err
 	}
-	if packages := build.MissingPackages(len(missing) > 0); len(packages) > 0 {
+	if packages := build.MissingForLab(missing); len(packages) > 0 {
 		return nil, fmt.Errorf("this machine lacks %s: run `lab deps --install`, or %s",
 			strings.Join(packages, ", "), build.InstallCommand(packages))
 	}

@@ -115,7 +115,10 @@ func Lock(name string, wait bool) (unlock func(), err error) {
 	if err := os.MkdirAll(Root, 0o755); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(Root, "."+name+".lock")
+	path := filepath.Join(Root, ".lock")
+	if name != "" {
+		path = filepath.Join(Root, "."+name+".lock")
+	}
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o644)
 	if err != nil {
 		return nil, err
