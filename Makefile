@@ -45,7 +45,7 @@ lint: ## gofmt, go vet and staticcheck
 	$(GO) tool staticcheck -tags 'netns lab' ./...
 
 bench: deps ## measure, beside named baselines, and rewrite docs/benchmarks.md (root)
-	scripts/bench/bench
+	$(GO) run ./scripts/bench
 
 clean: ## remove what build made
 	rm -rf $(BIN)

@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 )
@@ -13,7 +12,8 @@ import (
 func (l *lab) serveOnWorkstation(t *testing.T) (stop func()) {
 	t.Helper()
 	// `lab exec` becomes the command, so that the process started here is the server.
-	cmd := exec.Command(filepath.Join(l.bin, "lab"), l.wsArgs(nil, "lab", "labnet", "server")...)
+	argv := l.WSCommand(nil, "lab", "labnet", "server")
+	cmd := exec.Command(argv[0], argv[1:]...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -22,7 +22,7 @@ func (l *lab) serveOnWorkstation(t *testing.T) (stop func()) {
 		cmd.Wait()         //nolint:errcheck // killed
 	}
 	eventually(t, 5*time.Second, "server on the workstation", func() error {
-		return ok(l.labnet(5*time.Second, "pingpong", "--count", "1", "127.0.0.1:7000"))
+		return l.Labnet(5*time.Second, "pingpong", "--count", "1", "127.0.0.1:7000").OK()
 	})
 	return stop
 }

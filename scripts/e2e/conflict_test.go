@@ -11,13 +11,13 @@ import (
 func TestConflictIsReportedAndNothingChanged(t *testing.T) {
 	l := shared
 	before := l.snapshot(t)
-	r := l.ws(time.Minute, "culvert", "connect")
-	if r.code != 3 {
+	r := l.WS(time.Minute, "culvert", "connect")
+	if r.Code != 3 {
 		t.Fatalf("culvert connect under a VPN that routes the cluster: want exit code 3: %s", r)
 	}
 	for _, want := range []string{"10.130.0.0/16", "10.132.0.0/16", "tun0", "10.0.0.0/8", "OpenVPN", "--allow-conflicting-subnets"} {
-		if !strings.Contains(r.err, want) {
-			t.Errorf("the report does not name %q:\n%s", want, r.err)
+		if !strings.Contains(r.Err, want) {
+			t.Errorf("the report does not name %q:\n%s", want, r.Err)
 		}
 	}
 	l.unchanged(t, before)

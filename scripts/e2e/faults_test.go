@@ -10,29 +10,24 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/culvert-dev/culvert/scripts/internal/labctl"
 )
 
 func TestGatewayPodDeletedDuringATransfer(t *testing.T) {
 	l := shared
 	l.connect(t, allowFlags...)
 	var transfer sync.WaitGroup
-	transfer.Go(func() { l.labnet(30*time.Second, "down", "--duration", "5s", "echo.default:7011") })
+	transfer.Go(func() { l.Labnet(30*time.Second, "down", "--duration", "5s", "echo.default:7011") })
 	defer transfer.Wait()
 	time.Sleep(time.Second) // the transfer is under way
-	must(t, l.kubectl("-n", "culvert", "delete", "pod", "culvert-gateway-0", "--wait=false"), "delete the gateway's pod")
+	must(t, l.Kubectl("-n", "culvert", "delete", "pod", "culvert-gateway-0", "--wait=false"), "delete the gateway's pod")
 	begin := time.Now()
 	time.Sleep(time.Second) // the old pod may still answer
 	eventually(t, 10*time.Second, "new connections after the gateway's pod was deleted", func() error {
-		return ok(l.ws(3*time.Second, "curl", "-sS", "--fail", "--max-time", "1", "http://echo.default/"))
+		return l.WS(3*time.Second, "curl", "-sS", "--fail", "--max-time", "1", "http://echo.default/").OK()
 	})
 	t.Logf("a new connection %s after the pod was deleted", time.Since(begin).Round(10*time.Millisecond))
-}
-
-func ok(r result) error {
-	if r.code != 0 {
-		return errors.New(r.String())
-	}
-	return nil
 }
 
 func TestPeerDeletedByAnAdministrator(t *testing.T) {
@@ -40,24 +35,24 @@ func TestPeerDeletedByAnAdministrator(t *testing.T) {
 	before := l.snapshot(t)
 	l.connect(t, allowFlags...)
 	peer := l.status(t).Peer.Name
-	must(t, l.kubectl("-n", "culvert", "delete", "peer", peer, "--wait=false"), "delete the Peer")
+	must(t, l.Kubectl("-n", "culvert", "delete", "peer", peer, "--wait=false"), "delete the Peer")
 	took := eventually(t, 2*time.Second, "cut off", func() error {
-		if r := l.ws(time.Second, "curl", "-s", "--max-time", "0.3", "http://"+l.echoIP+"/"); r.code == 0 {
+		if r := l.WS(time.Second, "curl", "-s", "--max-time", "0.3", "http://"+l.EchoIP+"/"); r.Code == 0 {
 			return errors.New("still connected")
 		}
 		return nil
 	})
 	t.Logf("cut off %s after the Peer was deleted", took.Round(time.Millisecond))
 	eventually(t, 2*time.Second, "status says why", func() error {
-		r := l.ws(5*time.Second, "culvert", "status")
-		if r.code == 0 || !strings.Contains(r.out, "deleted in the cluster") {
+		r := l.WS(5*time.Second, "culvert", "status")
+		if r.Code == 0 || !strings.Contains(r.Out, "deleted in the cluster") {
 			return errors.New(r.String())
 		}
 		return nil
 	})
 	l.unchanged(t, before)
 	time.Sleep(5 * time.Second) // were it to reconnect, it would have by now
-	if r := l.kubectl("-n", "culvert", "get", "peers", "-o", "name"); strings.TrimSpace(r.out) != "" {
+	if r := l.Kubectl("-n", "culvert", "get", "peers", "-o", "name"); strings.TrimSpace(r.Out) != "" {
 		t.Errorf("a Peer is there again: %s", r)
 	}
 	l.unchanged(t, before)
@@ -71,16 +66,16 @@ func TestBlackHole(t *testing.T) {
 	l := shared
 	l.connect(t, allowFlags...)
 	var session sync.WaitGroup
-	var lived result
+	var lived labctl.Result
 	session.Go(func() {
-		lived = l.labnet(3*time.Minute, "session", "--duration", "100s", "--timeout", "95s", l.echoIP+":7000")
+		lived = l.Labnet(3*time.Minute, "session", "--duration", "100s", "--timeout", "95s", l.EchoIP+":7000")
 	})
 	time.Sleep(2 * time.Second) // the session has echoed a few times
-	must(t, l.host(10*time.Second, "vpn", "nft", drop), "drop all packets")
+	must(t, l.Host(10*time.Second, "vpn", "nft", drop), "drop all packets")
 	time.Sleep(60 * time.Second)
-	must(t, l.host(10*time.Second, "vpn", "nft", "delete table inet blackhole"), "let packets through")
+	must(t, l.Host(10*time.Second, "vpn", "nft", "delete table inet blackhole"), "let packets through")
 	took := eventually(t, 15*time.Second, "traffic flows again", func() error {
-		return ok(l.ws(3*time.Second, "curl", "-sS", "--fail", "--max-time", "1", "http://"+l.echoIP+"/"))
+		return l.WS(3*time.Second, "curl", "-sS", "--fail", "--max-time", "1", "http://"+l.EchoIP+"/").OK()
 	})
 	t.Logf("traffic flows %s after the path is back", took.Round(10*time.Millisecond))
 	session.Wait()
@@ -98,7 +93,7 @@ func TestKill(t *testing.T) {
 			if pid == 0 {
 				t.Fatalf("status does not know the process id of the %s: %+v", victim, pids)
 			}
-			must(t, l.ws(5*time.Second, "kill", "-9", strconv.Itoa(pid)), "kill -9")
+			must(t, l.WS(5*time.Second, "kill", "-9", strconv.Itoa(pid)), "kill -9")
 			if victim == "guard" {
 				l.guardReplaced(t, pid)
 				return

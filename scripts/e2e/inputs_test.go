@@ -14,8 +14,8 @@ func TestWrongInputs(t *testing.T) {
 	l := shared
 	dir := t.TempDir()
 	writeFile(t, dir+"/unknown.yaml", "routing:\n  alowConflictingSubnets:\n    - 10.0.0.0/8\n")
-	writeFile(t, dir+"/token.yaml", withToken(readFile(t, l.kubeconfig)))
-	writeFile(t, dir+"/unreachable.yaml", strings.ReplaceAll(readFile(t, l.kubeconfig), "10.50.0.11:6443", "203.0.113.10:1"))
+	writeFile(t, dir+"/token.yaml", withToken(readFile(t, l.Kubeconfig)))
+	writeFile(t, dir+"/unreachable.yaml", strings.ReplaceAll(readFile(t, l.Kubeconfig), "10.50.0.11:6443", "203.0.113.10:1"))
 	for _, row := range []struct {
 		name string
 		args []string
@@ -36,12 +36,12 @@ func TestWrongInputs(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			before := l.snapshot(t)
-			r := l.ws(time.Minute, append([]string{"culvert", "connect"}, row.args...)...)
-			if r.code != row.code {
+			r := l.WS(time.Minute, append([]string{"culvert", "connect"}, row.args...)...)
+			if r.Code != row.code {
 				t.Errorf("want exit code %d: %s", row.code, r)
 			}
 			for _, want := range row.want {
-				if !strings.Contains(r.err, want) {
+				if !strings.Contains(r.Err, want) {
 					t.Errorf("the message does not name %q: %s", want, r)
 				}
 			}
@@ -53,8 +53,8 @@ func TestWrongInputs(t *testing.T) {
 func TestNotRoot(t *testing.T) {
 	l := shared
 	before := l.snapshot(t)
-	r := l.asDev(time.Minute, "culvert", "connect")
-	if r.code != 4 || !strings.Contains(r.err, "sudo culvert connect") {
+	r := l.Dev(time.Minute, "culvert", "connect")
+	if r.Code != 4 || !strings.Contains(r.Err, "sudo culvert connect") {
 		t.Errorf("connect without root: %s", r)
 	}
 	l.unchanged(t, before)
@@ -64,8 +64,8 @@ func TestSecondConnectOfTheSameName(t *testing.T) {
 	l := shared
 	l.connect(t, allowFlags...)
 	connected := l.snapshot(t)
-	r := l.ws(time.Minute, append([]string{"culvert", "connect"}, allowFlags...)...)
-	if r.code != 1 || !strings.Contains(r.err, "running already") {
+	r := l.WS(time.Minute, append([]string{"culvert", "connect"}, allowFlags...)...)
+	if r.Code != 1 || !strings.Contains(r.Err, "running already") {
 		t.Errorf("second connect: %s", r)
 	}
 	l.unchanged(t, connected)
@@ -74,11 +74,11 @@ func TestSecondConnectOfTheSameName(t *testing.T) {
 
 func TestForeignInterface(t *testing.T) {
 	l := shared
-	must(t, l.ws(10*time.Second, "ip", "tuntap", "add", "culvert0", "mode", "tun"), "make a foreign culvert0")
-	defer l.ws(10*time.Second, "ip", "tuntap", "del", "culvert0", "mode", "tun")
+	must(t, l.WS(10*time.Second, "ip", "tuntap", "add", "culvert0", "mode", "tun"), "make a foreign culvert0")
+	defer l.WS(10*time.Second, "ip", "tuntap", "del", "culvert0", "mode", "tun")
 	before := l.snapshot(t)
-	r := l.ws(time.Minute, append([]string{"culvert", "connect"}, allowFlags...)...)
-	if r.code != 1 || !strings.Contains(r.err, "culvert0") {
+	r := l.WS(time.Minute, append([]string{"culvert", "connect"}, allowFlags...)...)
+	if r.Code != 1 || !strings.Contains(r.Err, "culvert0") {
 		t.Errorf("connect with a foreign culvert0: %s", r)
 	}
 	l.unchanged(t, before)
@@ -87,8 +87,8 @@ func TestForeignInterface(t *testing.T) {
 func TestIncompatibleVersion(t *testing.T) {
 	l := shared
 	before := l.snapshot(t)
-	r := l.ws(time.Minute, append([]string{"culvert-other", "connect"}, allowFlags...)...)
-	if r.code != 6 || !strings.Contains(r.err, "0.3.0") || !strings.Contains(r.err, "culvert gateway upgrade") {
+	r := l.WS(time.Minute, append([]string{"culvert-other", "connect"}, allowFlags...)...)
+	if r.Code != 6 || !strings.Contains(r.Err, "0.3.0") || !strings.Contains(r.Err, "culvert gateway upgrade") {
 		t.Errorf("connect with a culvert two minor versions ahead: %s", r)
 	}
 	l.unchanged(t, before)

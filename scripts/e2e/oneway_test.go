@@ -16,15 +16,15 @@ func TestNothingOpensAConnectionToTheWorkstation(t *testing.T) {
 	overlay := l.status(t).Peer.Addresses[0]
 	stop := l.serveOnWorkstation(t)
 	defer stop()
-	must(t, l.labnet(10*time.Second, "pingpong", "--count", "1", overlay+":7000"), "the server answers on the workstation itself")
+	must(t, l.Labnet(10*time.Second, "pingpong", "--count", "1", overlay+":7000"), "the server answers on the workstation itself")
 	pod := l.echoPodName(t)
 	for _, try := range [][]string{
 		{"pingpong", "--count", "1", "--timeout", "3s", overlay + ":7000"},
 		{"udp", "--count", "1", "--timeout", "3s", overlay + ":7000"},
 		{"http", "--count", "1", "--timeout", "3s", "http://" + overlay + ":8080/"},
 	} {
-		r := l.kubectl(append([]string{"exec", pod, "--", "/labnet"}, try...)...)
-		if r.code == 0 {
+		r := l.Kubectl(append([]string{"exec", pod, "--", "/labnet"}, try...)...)
+		if r.Code == 0 {
 			t.Errorf("from a pod: labnet %s reaches the workstation: %s", strings.Join(try, " "), r)
 		}
 	}
@@ -32,7 +32,7 @@ func TestNothingOpensAConnectionToTheWorkstation(t *testing.T) {
 
 func (l *lab) echoPodName(t *testing.T) string {
 	t.Helper()
-	r := l.kubectl("get", "pods", "-l", "app=echo", "-o", "jsonpath={.items[0].metadata.name}")
+	r := l.Kubectl("get", "pods", "-l", "app=echo", "-o", "jsonpath={.items[0].metadata.name}")
 	must(t, r, "find an echo pod")
-	return strings.TrimSpace(r.out)
+	return strings.TrimSpace(r.Out)
 }

@@ -7,50 +7,48 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/culvert-dev/culvert/scripts/internal/labctl"
 )
 
 // must fails the test unless the command succeeds and its output contains every text.
-func must(t *testing.T, r result, what string, texts ...string) {
+func must(t *testing.T, r labctl.Result, what string, texts ...string) {
 	t.Helper()
-	if r.code != 0 {
+	if r.Code != 0 {
 		t.Errorf("%s: %s", what, r)
 		return
 	}
 	for _, text := range texts {
-		if !strings.Contains(r.out, text) {
+		if !strings.Contains(r.Out, text) {
 			t.Errorf("%s: %q is missing in %s", what, text, r)
 		}
 	}
 }
 
-func (l *lab) curl(url string) result {
-	return l.ws(20*time.Second, "curl", "-sS", "--fail", "--max-time", "10", url)
-}
-
-func (l *lab) labnet(timeout time.Duration, args ...string) result {
-	return l.ws(timeout, append([]string{"lab", "labnet"}, args...)...)
+func (l *lab) curl(url string) labctl.Result {
+	return l.WS(20*time.Second, "curl", "-sS", "--fail", "--max-time", "10", url)
 }
 
 // reaches checks that cluster, company and internet all answer, and that what does not exist does not.
 func (l *lab) reaches(t *testing.T) {
 	t.Helper()
-	for _, host := range []string{"echo", "echo.default", "echo.default.svc", "echo.default.svc.cluster.local", l.echoIP, l.echoPod + ":8080"} {
+	for _, host := range []string{"echo", "echo.default", "echo.default.svc", "echo.default.svc.cluster.local", l.EchoIP, l.EchoPod + ":8080"} {
 		must(t, l.curl("http://"+host+"/"), "GET "+host, "pod")
 	}
-	for _, host := range []string{"echo.default", l.echoIP, l.echoPod} {
-		must(t, l.labnet(20*time.Second, "pingpong", "--count", "20", host+":7000"), "TCP echo "+host)
-		must(t, l.labnet(20*time.Second, "udp", "--count", "20", host+":7000"), "UDP echo "+host)
+	for _, host := range []string{"echo.default", l.EchoIP, l.EchoPod} {
+		must(t, l.Labnet(20*time.Second, "pingpong", "--count", "20", host+":7000"), "TCP echo "+host)
+		must(t, l.Labnet(20*time.Second, "udp", "--count", "20", host+":7000"), "UDP echo "+host)
 	}
 	l.othersAnswer(t)
-	must(t, l.ws(20*time.Second, "ping", "-n", "-c", "3", "-W", "3", l.echoPod), "ping of a pod", " 0% packet loss", "from "+l.echoPod)
-	dead := deadPod(l.echoPod)
-	if r := l.ws(20*time.Second, "ping", "-n", "-c", "2", "-W", "2", dead); r.code == 0 || strings.Contains(r.out, "bytes from "+dead) {
+	must(t, l.WS(20*time.Second, "ping", "-n", "-c", "3", "-W", "3", l.EchoPod), "ping of a pod", " 0% packet loss", "from "+l.EchoPod)
+	dead := deadPod(l.EchoPod)
+	if r := l.WS(20*time.Second, "ping", "-n", "-c", "2", "-W", "2", dead); r.Code == 0 || strings.Contains(r.Out, "bytes from "+dead) {
 		t.Errorf("ping of %s, where no pod is, is answered: %s", dead, r)
 	}
-	if r := l.ws(20*time.Second, "curl", "-sS", "--max-time", "8", fmt.Sprintf("http://%s:8099/", l.echoPod)); !strings.Contains(r.err, "refused") {
+	if r := l.WS(20*time.Second, "curl", "-sS", "--max-time", "8", fmt.Sprintf("http://%s:8099/", l.EchoPod)); !strings.Contains(r.Err, "refused") {
 		t.Errorf("a closed port of a pod is not refused: %s", r)
 	}
-	if r := l.ws(20*time.Second, "curl", "-sS", "--max-time", "8", fmt.Sprintf("http://%s:8080/", dead)); r.code == 0 || strings.Contains(r.err, "refused") {
+	if r := l.WS(20*time.Second, "curl", "-sS", "--max-time", "8", fmt.Sprintf("http://%s:8080/", dead)); r.Code == 0 || strings.Contains(r.Err, "refused") {
 		t.Errorf("connecting to %s, where no pod is: want a time-out or unreachable: %s", dead, r)
 	}
 }
@@ -84,8 +82,8 @@ func TestAllowForTheTeam(t *testing.T) {
 	l := shared
 	setTeam := func(value string) {
 		t.Helper()
-		r := l.ws(2*time.Minute, "culvert", "gateway", "upgrade", "--set", "client.routing.allowConflictingSubnets="+value, "--wait")
-		if r.code != 0 {
+		r := l.WS(2*time.Minute, "culvert", "gateway", "upgrade", "--set", "client.routing.allowConflictingSubnets="+value, "--wait")
+		if r.Code != 0 {
 			t.Fatalf("culvert gateway upgrade: %s", r)
 		}
 	}
@@ -94,17 +92,17 @@ func TestAllowForTheTeam(t *testing.T) {
 	home := t.TempDir()
 	env := []string{"HOME=" + home}
 	before := l.snapshot(t)
-	refused := l.wsEnv(time.Minute, env, "culvert", "connect")
-	if refused.code != 7 || !strings.Contains(refused.err, "--trust-policy") {
+	refused := l.WSEnv(time.Minute, env, "culvert", "connect")
+	if refused.Code != 7 || !strings.Contains(refused.Err, "--trust-policy") {
 		t.Fatalf("a Policy that takes prefixes from the VPN, without a terminal: want exit code 7 naming --trust-policy: %s", refused)
 	}
 	l.unchanged(t, before)
 	t.Cleanup(func() {
-		must(t, l.ws(30*time.Second, "culvert", "quit"), "quit")
+		must(t, l.WS(30*time.Second, "culvert", "quit"), "quit")
 		l.unchanged(t, before)
 	})
-	must(t, l.wsEnv(time.Minute, env, "culvert", "connect", "--trust-policy"), "connect --trust-policy")
+	must(t, l.WSEnv(time.Minute, env, "culvert", "connect", "--trust-policy"), "connect --trust-policy")
 	l.reaches(t)
-	must(t, l.ws(30*time.Second, "culvert", "quit"), "quit")
-	must(t, l.wsEnv(time.Minute, env, "culvert", "connect"), "connect again: consent is asked once")
+	must(t, l.WS(30*time.Second, "culvert", "quit"), "quit")
+	must(t, l.WSEnv(time.Minute, env, "culvert", "connect"), "connect again: consent is asked once")
 }

@@ -4,34 +4,27 @@ package e2e
 
 import (
 	"encoding/json"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 )
 
-// asDev runs a command on the workstation as its unprivileged user, with the administrator's
-// kubeconfig.
-func (l *lab) asDev(timeout time.Duration, argv ...string) result {
-	return l.lab(timeout, append([]string{"exec", "--user", "dev", "ws", "--", "env", "PATH=" + l.bin + ":/usr/sbin:/usr/bin:/sbin:/bin", "KUBECONFIG=" + l.kubeconfig}, argv...)...)
-}
-
 // kubeconfigOf makes a kubeconfig for a user without rights.
 func (l *lab) kubeconfigOf(t *testing.T, user string) string {
 	t.Helper()
-	r := l.lab(time.Minute, "kubeconfig", "--user", user)
+	r := l.Run(time.Minute, "kubeconfig", "--user", user)
 	must(t, r, "lab kubeconfig --user "+user)
-	return strings.TrimSpace(r.out)
+	return strings.TrimSpace(r.Out)
 }
 
 // grant binds the documented Role to a user for the length of the test.
 func (l *lab) grant(t *testing.T, user, role string) {
 	t.Helper()
 	name := "e2e-" + user
-	must(t, l.kubectl("-n", "culvert", "create", "rolebinding", name, "--role", role, "--user", user), "bind the Role")
+	must(t, l.Kubectl("-n", "culvert", "create", "rolebinding", name, "--role", role, "--user", user), "bind the Role")
 	t.Cleanup(func() {
-		must(t, l.kubectl("-n", "culvert", "delete", "rolebinding", name), "unbind the Role")
+		must(t, l.Kubectl("-n", "culvert", "delete", "rolebinding", name), "unbind the Role")
 	})
 }
 
@@ -39,8 +32,8 @@ func TestUserWithOnlyTheDocumentedRole(t *testing.T) {
 	l := shared
 	config := l.kubeconfigOf(t, "alice")
 	before := l.snapshot(t)
-	r := l.ws(time.Minute, append([]string{"culvert", "connect", "--kubeconfig", config}, allowFlags...)...)
-	if r.code != 4 || !strings.Contains(r.err, "kind: Role") || !strings.Contains(r.err, "policies") {
+	r := l.WS(time.Minute, append([]string{"culvert", "connect", "--kubeconfig", config}, allowFlags...)...)
+	if r.Code != 4 || !strings.Contains(r.Err, "kind: Role") || !strings.Contains(r.Err, "policies") {
 		t.Errorf("a user without rights: want exit code 4 and the Role: %s", r)
 	}
 	l.unchanged(t, before)
@@ -52,19 +45,19 @@ func TestUserWithOnlyTheDocumentedRole(t *testing.T) {
 func TestOneVerbMissing(t *testing.T) {
 	l := shared
 	config := l.kubeconfigOf(t, "bob")
-	full := l.kubectl("-n", "culvert", "get", "role", "culvert-user", "-o", "json")
+	full := l.Kubectl("-n", "culvert", "get", "role", "culvert-user", "-o", "json")
 	must(t, full, "read the Role")
 	for _, missing := range []struct{ resource, verb string }{
 		{"peers", "create"}, {"peers", "watch"}, {"policies", "list"}, {"pods/portforward", "create"},
 	} {
 		t.Run(missing.verb+" "+missing.resource, func(t *testing.T) {
-			role := roleWithout(t, full.out, missing.resource, missing.verb)
-			must(t, l.apply(role), "make a Role without one verb")
-			t.Cleanup(func() { l.kubectl("-n", "culvert", "delete", "role", "almost") })
+			role := roleWithout(t, full.Out, missing.resource, missing.verb)
+			must(t, l.KubectlInput(role, "apply", "-f", "-"), "make a Role without one verb")
+			t.Cleanup(func() { l.Kubectl("-n", "culvert", "delete", "role", "almost") })
 			l.grant(t, "bob", "almost")
 			before := l.snapshot(t)
-			r := l.ws(time.Minute, append([]string{"culvert", "connect", "--timeout", "20s", "--kubeconfig", config}, allowFlags...)...)
-			if r.code != 4 || !strings.Contains(r.err, missing.verb) && !strings.Contains(r.err, "portforward") || !strings.Contains(r.err, "kind: Role") {
+			r := l.WS(time.Minute, append([]string{"culvert", "connect", "--timeout", "20s", "--kubeconfig", config}, allowFlags...)...)
+			if r.Code != 4 || !strings.Contains(r.Err, missing.verb) && !strings.Contains(r.Err, "portforward") || !strings.Contains(r.Err, "kind: Role") {
 				t.Errorf("without %s on %s: want exit code 4, the verb and the Role: %s", missing.verb, missing.resource, r)
 			}
 			l.unchanged(t, before)
@@ -85,14 +78,14 @@ func TestPeersOfOthersAreOutOfReach(t *testing.T) {
 		{"patch", "peer", peer, "--type", "merge", "-p", `{"spec":{"user":"mallory"}}`},
 		{"patch", "peer", peer, "--subresource", "status", "--type", "merge", "-p", `{"status":{"carrier":"udp"}}`},
 	} {
-		if r := l.kubectl(append(slices.Clone(as), attack...)...); r.code == 0 || !strings.Contains(strings.ToLower(r.err), "forbidden") {
+		if r := l.Kubectl(append(slices.Clone(as), attack...)...); r.Code == 0 || !strings.Contains(strings.ToLower(r.Err), "forbidden") {
 			t.Errorf("mallory: kubectl %v: want a refusal: %s", attack, r)
 		}
 	}
 	const forged = `{"apiVersion":"culvert.dev/v1alpha1","kind":"Peer","metadata":{"name":"forged","namespace":"culvert"},` +
 		`"spec":{"user":"admin","publicKey":"3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=","addresses":["245.9.9.8/32"]}}`
 	create := append([]string{"kubectl", "--name", l.name}, append(slices.Clone(as), "create", "-f", "-")...)
-	if r := runInput(20*time.Second, forged, filepath.Join(l.bin, "lab"), create...); r.code == 0 || !strings.Contains(strings.ToLower(r.err), "forbidden") {
+	if r := runInput(20*time.Second, forged, filepath.Join(l.Bin, "lab"), create...); r.Code == 0 || !strings.Contains(strings.ToLower(r.Err), "forbidden") {
 		t.Errorf("mallory makes a Peer for admin: want a refusal: %s", r)
 	}
 	must(t, l.curl("http://echo.default/"), "GET after the attacks")
@@ -136,10 +129,10 @@ func roleWithout(t *testing.T, role, resource, verb string) string {
 
 func TestNamespaceEnforcesRestricted(t *testing.T) {
 	l := shared
-	r := l.kubectl("get", "namespace", "culvert", "-o", "jsonpath={.metadata.labels}")
+	r := l.Kubectl("get", "namespace", "culvert", "-o", "jsonpath={.metadata.labels}")
 	must(t, r, "labels of the namespace", `"pod-security.kubernetes.io/enforce":"restricted"`)
-	must(t, l.kubectl("-n", "culvert", "wait", "--for=condition=Ready", "pod/culvert-gateway-0", "--timeout=30s"), "the gateway runs in it")
-	if r := l.kubectl("-n", "culvert", "run", "privileged", "--image=none", "--privileged"); r.code == 0 {
+	must(t, l.Kubectl("-n", "culvert", "wait", "--for=condition=Ready", "pod/culvert-gateway-0", "--timeout=30s"), "the gateway runs in it")
+	if r := l.Kubectl("-n", "culvert", "run", "privileged", "--image=none", "--privileged"); r.Code == 0 {
 		t.Errorf("the namespace admits a privileged pod, so it enforces nothing: %s", r)
 	}
 }
@@ -149,10 +142,10 @@ func TestNamespaceEnforcesRestricted(t *testing.T) {
 func TestNamespaceCanBeDeleted(t *testing.T) {
 	l := shared
 	t.Cleanup(func() {
-		if err := l.prepare(); err != nil {
+		if err := l.Prepare(); err != nil {
 			t.Fatal(err)
 		}
 	})
 	l.connect(t, allowFlags...)
-	must(t, l.kubectl("delete", "namespace", "culvert", "--timeout=40s"), "delete the namespace")
+	must(t, l.Kubectl("delete", "namespace", "culvert", "--timeout=40s"), "delete the namespace")
 }
