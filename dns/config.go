@@ -14,7 +14,8 @@ type Config struct {
 	ClusterDomain string
 	// Namespace is the connected one: NAME and NAME.NAMESPACE are completed with it. "" completes neither.
 	Namespace string
-	// Namespaces are further routing domains: NAME.NAMESPACE is completed with them.
+	// Namespaces are further routing domains: NAME.NAMESPACE is completed with them, unless the namespace has a
+	// [Reserved] name: with a namespace called prod, echo.prod is a name of the public domain prod.
 	Namespaces []string
 	// Connection is this connection's name; ANYTHING.CONNECTION.culvert.internal is ANYTHING in its cluster.
 	// "" means there is no such alias.

@@ -106,7 +106,7 @@ func zone(t testing.TB, records ...string) func(*wire.Msg, bool) *wire.Msg {
 			name = next
 		}
 		if len(m.Answer) == 0 {
-			m.Ns = []wire.RR{soa}
+			m.Ns = []wire.RR{wire.Copy(soa)}
 			if !names[wire.CanonicalName(name)] {
 				m.Rcode = wire.RcodeNameError
 			}

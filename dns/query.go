@@ -142,8 +142,6 @@ func (q *query) name() (string, error) {
 // question returns the question section as the client wrote it.
 func (q *query) question() []byte { return q.msg[headerBytes:q.end] }
 
-func (q *query) id() uint16 { return binary.BigEndian.Uint16(q.msg) }
-
 // clone returns a copy of q that does not share the receive buffer.
 func (q *query) clone() query {
 	c := *q

@@ -1,6 +1,9 @@
 package dns
 
 import (
+	"context"
+	"errors"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -98,6 +101,54 @@ func TestAnswers(t *testing.T) {
 	srv := r.lookup("_http._tcp.echo.default", wire.TypeSRV)
 	if len(srv.Answer) != 1 || srv.Answer[0].(*wire.SRV).Target != "echo.default.svc.cluster.local." {
 		t.Errorf("SRV: %v", srv)
+	}
+}
+
+// Go's own resolver, which compares owner names and follows aliases itself.
+func TestGoResolver(t *testing.T) {
+	gateway, upstream := startFake(t, clusterZone(t)), startFake(t, upstreamZone(t))
+	cfg := connected(gateway, upstream)
+	cfg.Reverse = []netip.Prefix{netip.MustParsePrefix("10.130.0.0/16")}
+	r := startResolver(t, cfg, Options{})
+	std := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, r.addr)
+	}}
+	for name, want := range map[string]string{
+		"echo.": "10.130.0.7", "EcHo.default.": "10.130.0.7", "alias.": "10.130.0.8", "echo.default.svc.cluster.local.": "10.130.0.7",
+		"www.example.com.": "192.0.2.1", "intranet.": "192.0.2.2",
+	} {
+		if got, err := std.LookupHost(t.Context(), name); err != nil || len(got) != 1 || got[0] != want {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+	if _, srv, err := std.LookupSRV(t.Context(), "http", "tcp", "echo.default."); err != nil || len(srv) != 1 || srv[0].Port != 80 {
+		t.Errorf("SRV: %v, %v", srv, err)
+	}
+	if got, err := std.LookupAddr(t.Context(), "10.130.0.7"); err != nil || len(got) != 1 || got[0] != "echo.default.svc.cluster.local." {
+		t.Errorf("PTR: %v, %v", got, err)
+	}
+	var dnsErr *net.DNSError
+	if _, err := std.LookupHost(t.Context(), "nobody."); !errors.As(err, &dnsErr) || !dnsErr.IsNotFound {
+		t.Errorf("a name nobody has: %v", err)
+	}
+}
+
+func TestIPv6Sockets(t *testing.T) {
+	conn, err := net.ListenPacket("udp", "[::1]:0")
+	if err != nil {
+		t.Skipf("no IPv6 on loopback: %v", err)
+	}
+	s := NewServer(Options{UDP: []net.PacketConn{conn}})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	m, _, err := new(wire.Client).Exchange(question("echo", wire.TypeA), conn.LocalAddr().String())
+	if err != nil || m.Rcode != wire.RcodeServerFailure {
+		t.Errorf("%v, %v", m, err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 
