@@ -84,8 +84,8 @@ func TestPeersOfOthersAreOutOfReach(t *testing.T) {
 	}
 	const forged = `{"apiVersion":"culvert.dev/v1alpha1","kind":"Peer","metadata":{"name":"forged","namespace":"culvert"},` +
 		`"spec":{"user":"admin","publicKey":"3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=","addresses":["245.9.9.8/32"]}}`
-	create := append([]string{"kubectl", "--name", l.name}, append(slices.Clone(as), "create", "-f", "-")...)
-	if r := runInput(20*time.Second, forged, filepath.Join(l.Bin, "lab"), create...); r.Code == 0 || !strings.Contains(strings.ToLower(r.Err), "forbidden") {
+	r := l.KubectlInput(forged, append(slices.Clone(as), "create", "-f", "-")...)
+	if r.Code == 0 || !strings.Contains(strings.ToLower(r.Err), "forbidden") {
 		t.Errorf("mallory makes a Peer for admin: want a refusal: %s", r)
 	}
 	must(t, l.curl("http://echo.default/"), "GET after the attacks")
