@@ -1,0 +1,49 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/culvert-dev/culvert/policy"
+)
+
+const exampleHead = `# Settings of culvert, all of them, with their defaults. The same keys work in a file given with
+# -f/--config, in ~/.config/culvert/config.yaml, in the extension "culvert.dev" of a kubeconfig's cluster
+# and, under spec, in the cluster's Policy. Flags win over the environment, that over files, those over
+# the kubeconfig, that over the Policy. Lists replace those of lower precedence; entries that begin
+# with "+" extend them instead.
+#
+# Nothing is set here: every line is a comment. Take away the "#" of what you need.
+`
+
+// Example returns the text of config.example.yaml: every key with its documentation, default, flag
+// and environment variable.
+func Example() string {
+	var b strings.Builder
+	b.WriteString(exampleHead)
+	section := ""
+	for _, key := range policy.Keys() {
+		parent, name, _ := strings.Cut(key.Path, ".")
+		if parent != section {
+			fmt.Fprintf(&b, "\n#%s:\n", parent)
+			section = parent
+		}
+		fmt.Fprintf(&b, "  # %s\n  # --%s, %s; default %s\n", key.Doc, key.Flag, key.Env, defaultText(key))
+		fmt.Fprintf(&b, "#  %s: %s\n", name, exampleValue(key))
+	}
+	return b.String()
+}
+
+func defaultText(key policy.Key) string {
+	if key.Type.IsList() {
+		return "none"
+	}
+	return key.Default
+}
+
+func exampleValue(key policy.Key) string {
+	if key.Type.IsList() {
+		return "[" + key.Example + "]"
+	}
+	return key.Example
+}
