@@ -13,6 +13,8 @@ const (
 	// minSlack and maxSlack bound the queueing delay the window allows beyond the round trip.
 	minSlack = 25 * time.Millisecond
 	maxSlack = 100 * time.Millisecond
+	// minQueueing is the least queueing delay allowed in front of a full window.
+	minQueueing = 50 * time.Millisecond
 	// rateAge is how long a measured rate counts, baseAge how long a shortest round trip does, busyAge how
 	// long the path is taken to be as slow as when its window was last full.
 	rateAge = time.Second
@@ -167,12 +169,13 @@ func (f *flow) resize(now time.Time) {
 	}
 }
 
-// queueLimit returns how many bytes may wait in the endpoint's queue: 100 ms of the rate.
+// queueLimit returns how many bytes may wait in the endpoint's queue: a round trip's worth, as TCP needs to
+// keep a path full over a loss, but at least 50 ms.
 func (f *flow) queueLimit(now time.Time) int {
 	if !f.busy(now) {
 		return maxQueue
 	}
-	return clamp(f.rate()/10, minQueue, maxQueue)
+	return clamp(f.rate()*max(f.base, minQueueing).Seconds(), minQueue, maxQueue)
 }
 
 func clamp(v float64, low, high int) int {

@@ -80,6 +80,10 @@ func (k *Keeper) State() State {
 // streams are closed.
 func (k *Keeper) Run(ctx context.Context) error {
 	k.init()
+	select {
+	case <-k.kick: // the first dial is at once anyway
+	default:
+	}
 	r := &run{
 		Keeper:   k,
 		hello:    fillHello(k.Hello, "node"),

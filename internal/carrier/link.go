@@ -10,11 +10,14 @@ import (
 	"github.com/culvert-dev/culvert/internal/frame"
 )
 
-// Acknowledgements are sent once this many bytes were taken, or this long after the first of them, or
-// with whatever else is sent.
+// Acknowledgements go with whatever else is sent. By themselves they are sent ackDelay after the first
+// byte; after ackBytes already, but at most every ackGap, because each is a message through all hops of
+// a port-forward; after ackMost in any case. The window of a sender is never less than 25 ms of its rate.
 const (
-	ackBytes = 32 << 10
 	ackDelay = 10 * time.Millisecond
+	ackBytes = 32 << 10
+	ackGap   = 2 * time.Millisecond
+	ackMost  = 256 << 10
 )
 
 // Reasons why a link ended.

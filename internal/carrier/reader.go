@@ -92,20 +92,22 @@ func (l *link) isGreeted() bool {
 	}
 }
 
-// took counts data taken off the stream and sees that it is acknowledged soon.
+// took counts data taken off the stream and sees that it is acknowledged in time.
 func (l *link) took(n int) {
 	l.mu.Lock()
 	c := &l.control
-	first := c.taken == c.ackedFor
+	before := c.taken - c.ackedFor
 	c.taken += uint64(n)
-	now := !c.ackNow && c.taken-c.ackedFor >= ackBytes
-	c.ackNow = c.ackNow || now
+	wait := c.ackWait(before, time.Now())
+	if wait == 0 {
+		c.ackNow = true
+	}
 	l.mu.Unlock()
 	switch {
-	case now:
+	case wait == 0:
 		l.wakeWriter()
-	case first:
-		l.ackSoon.Reset(ackDelay)
+	case wait > 0:
+		l.ackSoon.Reset(wait)
 	}
 }
 

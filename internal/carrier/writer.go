@@ -68,7 +68,7 @@ func (l *link) next(now time.Time) *block {
 		b = newBlock()
 	}
 	var space [headroom]byte
-	b.prepend(l.control.appendTo(space[:0]))
+	b.prepend(l.control.appendTo(space[:0], now))
 	if b.packets > 0 {
 		l.flow.send(b.payload, now)
 		l.health.expect(now)
