@@ -16,6 +16,7 @@ import (
 	rcommon "helm.sh/helm/v4/pkg/release/common"
 	release "helm.sh/helm/v4/pkg/release/v1"
 	"helm.sh/helm/v4/pkg/storage/driver"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
@@ -68,22 +69,23 @@ func (i *Installer) apply(ctx context.Context, o Options, mayInstall bool) error
 	if err != nil {
 		return err
 	}
-	current, err := i.currentRelease()
-	if err != nil {
-		return err
+	current, unreadable := i.currentRelease()
+	if unreadable != nil && !apierrors.IsForbidden(unreadable) {
+		return unreadable
 	}
-	if current == nil && !mayInstall {
+	if unreadable == nil && current == nil && !mayInstall {
 		return i.notInstalled()
 	}
 	planned, err := i.plan(ctx, current, kubernetes, values, o)
 	if err != nil {
 		return err
 	}
-	if o.DryRun != nil {
+	if o.DryRun != nil && unreadable == nil {
 		return planned.print(o.DryRun, i.namespace, o.CreateNamespace && current == nil)
 	}
-	if err := i.checkRights(ctx, planned.rights(i.namespace)); err != nil {
-		return err
+	// A release that may not be read is one missing right of several: name them all.
+	if err := errors.Join(i.checkRights(ctx, planned.rights(i.namespace)), unreadable); err != nil {
+		return firstFailure(err)
 	}
 	if err := i.change(ctx, current, planned, o); err != nil {
 		return err
@@ -92,6 +94,15 @@ func (i *Installer) apply(ctx context.Context, o Options, mayInstall bool) error
 		return i.WaitReady(ctx, o.Timeout)
 	}
 	return nil
+}
+
+// firstFailure returns the first of joined errors, which speaks for the rest.
+func firstFailure(joined error) error {
+	var first *failure.Failure
+	if errors.As(joined, &first) {
+		return first
+	}
+	return joined
 }
 
 // notInstalled is the failure of everything that needs a gateway where there is none.
@@ -162,7 +173,7 @@ func (i *Installer) plan(ctx context.Context, current *release.Release, kubernet
 
 // rights returns what applying the plan takes.
 func (p *planned) rights(namespace string) []right {
-	needed := rightsFor(append(p.crds[:len(p.crds):len(p.crds)], p.objects...), namespace)
+	needed := rightsFor(append(p.crds[:len(p.crds):len(p.crds)], p.objects...), namespace, "get", "create", "patch")
 	return append(needed, right{"get", "", "namespaces", namespace})
 }
 
@@ -215,11 +226,11 @@ func (i *Installer) release(ctx context.Context, current *release.Release, p *pl
 	if err != nil {
 		return i.explain("upgrade the gateway in namespace "+i.namespace, err)
 	}
-	what := "upgraded to " + version.Version
 	if current.Manifest == p.release.Manifest {
-		what = version.Version + " is already installed; applied again without a change"
+		i.out.step("gateway %s was installed in namespace %s; applied again without a change (revision %d)", version.Version, i.namespace, applied.Version)
+		return nil
 	}
-	i.out.step("gateway %s in namespace %s (revision %d)", what, i.namespace, applied.Version)
+	i.out.step("gateway %s upgraded in namespace %s (revision %d)", version.Version, i.namespace, applied.Version)
 	return nil
 }
 

@@ -44,7 +44,7 @@ func TestRender(t *testing.T) {
 		{name: "everything", namespace: "tunnels", sets: []string{
 			"image.repository=culvert.dev/culvert-gateway,image.tag=dev,image.pullPolicy=Never",
 			"imagePullSecrets[0].name=registry",
-			"client.routing.allowConflictingSubnets={10.128.0.0/9,+172.16.0.0/12}",
+			"client.routing.allowConflictingSubnets={+10.128.0.0/9,+172.16.0.0/12}",
 			"client.dns.namespaces={default,shop},client.dns.lookupTimeout=2s",
 			"client.transport.mtu=1380",
 			"users[0].kind=Group,users[0].name=developers",

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"helm.sh/helm/v4/pkg/action"
@@ -37,7 +38,7 @@ type Installer struct {
 // New returns an Installer for the cluster and user of getter. Steps done and waited for are written
 // to progressTo, one line each. It sends nothing yet.
 func New(getter genericclioptions.RESTClientGetter, namespace string, progressTo io.Writer) (*Installer, error) {
-	config, err := getter.ToRESTConfig()
+	config, err := clientConfig(getter)
 	if err != nil {
 		return nil, failure.New(failure.Usage, fmt.Errorf("kubeconfig: %w", err),
 			"name one with --kubeconfig or $KUBECONFIG, and its context with --context")
@@ -58,6 +59,23 @@ func New(getter genericclioptions.RESTClientGetter, namespace string, progressTo
 		namespace: namespace, getter: getter, host: config.Host,
 		typed: typed, dynamic: untyped, helm: helm, out: &progress{w: progressTo},
 	}, nil
+}
+
+// clientConfig returns the configuration of getter; none at all is an error here, where kubectl tries
+// a server on this machine.
+func clientConfig(getter genericclioptions.RESTClientGetter) (*rest.Config, error) {
+	config, err := getter.ToRESTConfig()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := getter.ToRawKubeConfigLoader().RawConfig()
+	if err != nil {
+		return nil, err
+	}
+	if len(raw.Clusters) == 0 && strings.HasSuffix(config.Host, "localhost:8080") {
+		return nil, errors.New("there is none, or it names no cluster")
+	}
+	return config, nil
 }
 
 // serverVersion asks the API server for its version, which also tells whether it can be reached and

@@ -1,6 +1,7 @@
 package install
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,9 +23,9 @@ type right struct {
 	verb, group, resource, namespace string
 }
 
-// String is the right as RBAC would put it: "create statefulsets.apps in namespace culvert".
-func (r right) String() string {
-	text := r.verb + " " + schema.GroupResource{Group: r.group, Resource: r.resource}.String()
+// object is what the verb acts on, such as "statefulsets.apps in namespace culvert".
+func (r right) object() string {
+	text := schema.GroupResource{Group: r.group, Resource: r.resource}.String()
 	if r.namespace != "" {
 		text += " in namespace " + r.namespace
 	}
@@ -55,26 +56,25 @@ func pluralOf(kind string) string {
 	return lower + "s"
 }
 
-// rightsFor returns what applying the objects needs, and what keeping a release in Secrets needs.
-func rightsFor(objects []*unstructured.Unstructured, namespace string) []right {
-	needed := map[right]bool{}
-	for _, object := range objects {
-		gvk := object.GroupVersionKind()
-		for _, verb := range []string{"get", "create", "patch"} {
-			needed[right{verb, gvk.Group, pluralOf(gvk.Kind), object.GetNamespace()}] = true
+// rightsFor returns the verbs on each of the objects, and what keeping a release in Secrets needs.
+func rightsFor(objects []*unstructured.Unstructured, namespace string, verbs ...string) []right {
+	var needed []right
+	add := func(group, resource, namespace string, verbs ...string) {
+		for _, verb := range verbs {
+			if r := (right{verb, group, resource, namespace}); !slices.Contains(needed, r) {
+				needed = append(needed, r)
+			}
 		}
 	}
-	for _, verb := range []string{"get", "list", "create", "update", "delete"} {
-		needed[right{verb, "", "secrets", namespace}] = true
+	for _, object := range objects {
+		gvk := object.GroupVersionKind()
+		add(gvk.Group, pluralOf(gvk.Kind), object.GetNamespace(), verbs...)
 	}
-	var sorted []right
-	for r := range needed {
-		sorted = append(sorted, r)
-	}
-	slices.SortFunc(sorted, func(a, b right) int {
-		return strings.Compare(a.namespace+" "+a.group+" "+a.resource+" "+a.verb, b.namespace+" "+b.group+" "+b.resource+" "+b.verb)
+	add("", "secrets", namespace, "get", "list", "create", "update", "delete")
+	slices.SortStableFunc(needed, func(a, b right) int {
+		return cmp.Or(strings.Compare(a.namespace, b.namespace), strings.Compare(a.group, b.group), strings.Compare(a.resource, b.resource))
 	})
-	return sorted
+	return needed
 }
 
 // checkRights asks the API server for each right and fails with all that are missing, so that
@@ -105,19 +105,16 @@ func (i *Installer) checkRights(ctx context.Context, needed []right) error {
 // together, or nil.
 func missingRights(needed []right, denied []bool) error {
 	var lines []string
-	var last right
+	var verbs []string // denied so far on the resource of the next line
 	for n, r := range needed {
-		if !denied[n] {
-			continue
+		if denied[n] {
+			verbs = append(verbs, r.verb)
 		}
-		verb := r.verb
-		if r.verb = last.verb; r == last && len(lines) > 0 {
-			lines[len(lines)-1] = verb + ", " + lines[len(lines)-1]
-			continue
+		last := n == len(needed)-1 || needed[n+1].object() != r.object()
+		if last && len(verbs) > 0 {
+			lines = append(lines, strings.Join(verbs, ", ")+" "+r.object())
+			verbs = nil
 		}
-		r.verb = verb
-		lines = append(lines, r.String())
-		last = r
 	}
 	if len(lines) == 0 {
 		return nil

@@ -64,11 +64,16 @@ func (i *Installer) Uninstall(ctx context.Context, o UninstallOptions) error {
 
 // removeRelease deletes what the chart made and waits until the gateway's pods have ended.
 func (i *Installer) removeRelease(ctx context.Context) error {
-	if _, err := i.helm.Releases.Last(ReleaseName); errors.Is(err, driver.ErrReleaseNotFound) || errors.Is(err, driver.ErrNoDeployedReleases) {
+	last, err := i.helm.Releases.Last(ReleaseName)
+	if errors.Is(err, driver.ErrReleaseNotFound) || errors.Is(err, driver.ErrNoDeployedReleases) {
 		i.out.step("no gateway is installed in namespace %s", i.namespace)
 		return nil
-	} else if err != nil {
+	}
+	if err != nil {
 		return i.explain("read the release in namespace "+i.namespace, err)
+	}
+	if err := i.mayRemove(ctx, last); err != nil {
+		return err
 	}
 	if err := i.restoreCRDs(ctx); err != nil {
 		return err
@@ -85,6 +90,19 @@ func (i *Installer) removeRelease(ctx context.Context) error {
 		}
 		return err
 	})
+}
+
+// mayRemove checks the rights that removing the release takes: Helm does not say which it lacked.
+func (i *Installer) mayRemove(ctx context.Context, last any) error {
+	installed, err := asRelease(last)
+	if err != nil {
+		return err
+	}
+	objects, err := documents(installed.Manifest)
+	if err != nil {
+		return err
+	}
+	return i.checkRights(ctx, rightsFor(objects, i.namespace, "get", "delete"))
 }
 
 func (i *Installer) runUninstall(uninstall *action.Uninstall) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -81,9 +82,22 @@ func (i *Installer) rollout(ctx context.Context) (ready bool, state string, err 
 		}
 	}
 	if len(states) == 0 {
-		states = []string{"the StatefulSet " + workload + " to make its pod"}
+		states = []string{"the StatefulSet " + workload + " to make its pod" + i.whyNoPod(ctx)}
 	}
 	return false, strings.Join(states, "; "), nil
+}
+
+// whyNoPod returns what the StatefulSet's latest warning says, such as a refusal by Pod Security or
+// a quota; "" if there is none or it may not be read.
+func (i *Installer) whyNoPod(ctx context.Context) string {
+	events, err := i.typed.CoreV1().Events(i.namespace).List(ctx, metav1.ListOptions{
+		FieldSelector: "type=Warning,involvedObject.kind=StatefulSet,involvedObject.name=" + workload,
+	})
+	if err != nil || len(events.Items) == 0 {
+		return ""
+	}
+	latest := slices.MaxFunc(events.Items, func(a, b corev1.Event) int { return a.LastTimestamp.Compare(b.LastTimestamp.Time) })
+	return ": " + latest.Message
 }
 
 // rolledOut reports whether all replicas run the present template and are ready.

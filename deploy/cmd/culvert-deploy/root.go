@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	_ "k8s.io/client-go/plugin/pkg/client/auth/exec" // credential plugins of a kubeconfig
 
@@ -49,6 +50,12 @@ func newRoot(name string, s streams) *cobra.Command {
 	})
 	c.cluster.AddFlags(root.PersistentFlags())
 	root.PersistentFlags().Lookup("namespace").Usage = "Namespace of the gateway"
+	root.SetGlobalNormalizationFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "culvert-namespace" { // its name in culvert's other commands, where --namespace is the user's
+			name = "namespace"
+		}
+		return pflag.NormalizedName(name)
+	})
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(c.newInstall(), c.newUpgrade(), c.newUninstall(), c.newStatus(), c.newValues())
 	return root
