@@ -72,6 +72,9 @@ func (g *group) exchange(ctx context.Context, msg []byte, size int) ([]byte, err
 	r := round{group: g, msg: msg, size: size}
 	for i, s := range order {
 		if s.health.dead() {
+			if r.refusal != nil {
+				return r.refusal, nil
+			}
 			return r.all(ctx, order[i:])
 		}
 		if done, silent := r.one(ctx, s); done != nil {

@@ -201,12 +201,12 @@ func (s *Server) reply(a *answer, w waiter) {
 
 // serverChanged tells those who care that a server went or came back.
 func (s *Server) serverChanged(source Source, addr netip.AddrPort, alive bool) {
-	e := Event{Kind: ServerUp, Source: source, Server: addr}
+	kind, text := ServerUp, "DNS server answers again"
 	if !alive {
-		e.Kind = ServerDown
+		kind, text = ServerDown, "DNS server does not answer; asking it last"
 	}
-	s.log.Info("DNS server changed", "source", source.String(), "server", addr.String(), "answers", alive)
-	s.event(e)
+	s.log.Info(text, "source", source.String(), "server", addr.String())
+	s.event(Event{Kind: kind, Source: source, Server: addr})
 }
 
 func (s *Server) event(e Event) {
