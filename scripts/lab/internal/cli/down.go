@@ -65,7 +65,14 @@ func takeDown(name string) error {
 	} else if err != nil {
 		return err
 	}
-	return teardown(l)
+	if err := teardown(l); err != nil {
+		return err
+	}
+	if err := state.RemoveLock(name); err != nil {
+		return err
+	}
+	_ = unix.Rmdir(state.Root) // stays while there is another lab
+	return nil
 }
 
 // teardown is `lab down` without the lock. It is safe to repeat.
@@ -206,8 +213,8 @@ func removeMountPoints() error {
 		}
 		err = os.Remove(madeList)
 	}
-	if os.IsNotExist(err) {
-		return nil
+	if err != nil && !os.IsNotExist(err) {
+		return err
 	}
-	return err
+	return state.RemoveLock("")
 }

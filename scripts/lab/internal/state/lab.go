@@ -112,26 +112,56 @@ func (l *Lab) Host(name string) (Host, error) {
 // the directory of labs, until unlock is called. With wait unset it fails at
 // once when another holds the lock.
 func Lock(name string, wait bool) (unlock func(), err error) {
-	if err := os.MkdirAll(Root, 0o755); err != nil {
-		return nil, err
-	}
-	path := filepath.Join(Root, ".lock")
-	if name != "" {
-		path = filepath.Join(Root, "."+name+".lock")
-	}
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o644)
-	if err != nil {
-		return nil, err
-	}
 	how := unix.LOCK_EX
 	if !wait {
 		how |= unix.LOCK_NB
 	}
-	if err := unix.Flock(int(file.Fd()), how); err != nil {
+	for {
+		if err := os.MkdirAll(Root, 0o755); err != nil {
+			return nil, err
+		}
+		file, err := os.OpenFile(lockPath(name), os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o644)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // the directory went with the last lab
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := unix.Flock(int(file.Fd()), how); err != nil {
+			file.Close()
+			return nil, fmt.Errorf("another command is changing lab %q", name)
+		}
+		if current(file, name) {
+			return func() { file.Close() }, nil
+		}
 		file.Close()
-		return nil, fmt.Errorf("another command is changing lab %q", name)
 	}
-	return func() { file.Close() }, nil
+}
+
+func lockPath(name string) string {
+	if name == "" {
+		return filepath.Join(Root, ".lock")
+	}
+	return filepath.Join(Root, "."+name+".lock")
+}
+
+// current reports whether file is still the lock's: whoever held it before may
+// have removed it with the lab.
+func current(file *os.File, name string) bool {
+	ours, err := file.Stat()
+	if err != nil {
+		return false
+	}
+	theirs, err := os.Stat(lockPath(name))
+	return err == nil && os.SameFile(ours, theirs)
+}
+
+// RemoveLock removes the lock of a lab that is gone; the caller holds it.
+func RemoveLock(name string) error {
+	if err := os.Remove(lockPath(name)); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	return nil
 }
 
 // Names lists the labs there are, sorted.
