@@ -1,0 +1,63 @@
+package cli
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/culvert-dev/culvert/node/api"
+)
+
+func TestRenderStatus(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	status := api.Status{
+		Name: "default", State: api.Connected, Since: now.Add(-90 * time.Second),
+		Cluster: api.Cluster{Context: "lab", Server: "https://10.50.0.11:6443", User: "ann", Namespace: "default"},
+		Peer:    api.Peer{Addresses: []netip.Addr{netip.MustParseAddr("245.1.2.4")}},
+		Gateway: api.Gateway{Pod: "culvert-gateway-0", Version: "0.1.0"},
+		Carrier: api.Carrier{Name: "apiserver", Connected: true, RTTMillis: 1.94, Redials: 2},
+		WireGuard: api.WireGuard{
+			Interface: "culvert0", MTU: 1420, LastHandshake: now.Add(-12 * time.Second), ReceivedBytes: 1536, SentBytes: 3 << 20,
+		},
+		Routes: []api.Route{
+			{Prefix: netip.MustParsePrefix("10.130.0.0/16"), Kind: "tunnel", Reason: "services"},
+			{Prefix: netip.MustParsePrefix("10.130.7.9/32"), Kind: "throw", Reason: "never-proxied"},
+			{Prefix: netip.MustParsePrefix("245.1.2.5/32"), Kind: "tunnel"},
+		},
+		DNS: api.DNS{
+			Domains:   []string{"130.10.in-addr.arpa", "cluster.local", "svc"},
+			Server:    []netip.Addr{netip.MustParseAddr("245.1.2.4")},
+			Upstreams: []netip.AddrPort{netip.MustParseAddrPort("10.20.0.53:53")},
+		},
+		Processes: api.Processes{Node: 1, Helper: 2, Guard: 3},
+	}
+	var b strings.Builder
+	if err := renderStatus(&b, status, now); err != nil {
+		t.Fatal(err)
+	}
+	want := `connection  default: connected since 1m30s
+cluster     lab as ann, namespace default (https://10.50.0.11:6443)
+gateway     pod culvert-gateway-0, version 0.1.0
+carrier     apiserver, round trip 1.9 ms, redialled 2 times
+wireguard   culvert0, mtu 1420, handshake 12s ago, received 1.5 KiB, sent 3.0 MiB
+route       10.130.0.0/16  through the tunnel  services
+route       10.130.7.9/32  left alone  never-proxied
+dns         cluster.local, svc answered by 245.1.2.4; other names by 10.20.0.53
+processes   node 1, helper 2, guard 3
+`
+	if b.String() != want {
+		t.Errorf("got:\n%s\nwant:\n%s", b.String(), want)
+	}
+}
+
+func TestRenderClosed(t *testing.T) {
+	var b strings.Builder
+	now := time.Unix(1000, 0)
+	if err := renderStatus(&b, api.Status{Name: "default", State: api.Closed, Since: now, Reason: "the Peer was deleted"}, now); err != nil {
+		t.Fatal(err)
+	}
+	if want := "connection  default: closed since 0s: the Peer was deleted\n"; !strings.HasPrefix(b.String(), want) {
+		t.Errorf("got:\n%s\nwant it to begin with:\n%s", b.String(), want)
+	}
+}
