@@ -5,14 +5,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 )
 
-// marker begins the first line of every file we write. Restoring and cleaning up touch nothing
-// without it.
+// marker begins the first line of every file we write, and the names of the connections follow, the
+// top one first, separated by commas. Restoring and cleaning up touch nothing without it.
 const marker = "# culvert connection: "
-
-// over separates the connections in the marker, the top one first.
-const over = " over "
 
 // Connections returns the connections that hooked the file with this content, the top one first, or
 // nil when it is not ours.
@@ -22,7 +20,7 @@ func Connections(content []byte) []string {
 	if !ours {
 		return nil
 	}
-	return strings.Split(strings.TrimSpace(names), over)
+	return strings.FieldsFunc(names, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
 }
 
 // render returns the file that makes c's servers the only ones for connection name, given the
@@ -33,7 +31,7 @@ func Connections(content []byte) []string {
 func render(name string, c Config, original []byte) []byte {
 	var b bytes.Buffer
 	stack := slices.DeleteFunc(Connections(original), func(n string) bool { return n == name })
-	fmt.Fprintf(&b, "%s%s\n", marker, strings.Join(append([]string{name}, stack...), over))
+	fmt.Fprintf(&b, "%s%s\n", marker, strings.Join(append([]string{name}, stack...), ", "))
 	b.WriteString("# Written by Culvert, which puts the file back when it leaves. Changes made here are lost then.\n")
 	for _, s := range c.Servers {
 		fmt.Fprintf(&b, "nameserver %s\n", s)

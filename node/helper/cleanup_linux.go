@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"strings"
 
+	"github.com/culvert-dev/culvert/dns/hostdns"
 	"github.com/culvert-dev/culvert/node/hostnet"
 )
 
@@ -55,7 +58,23 @@ func CleanupAll(ctx context.Context, paths Paths, log *slog.Logger) ([]string, e
 	defer closeHost()
 	done, err := cleanupJournals(ctx, paths, host, log)
 	swept, e := sweep(paths, host)
-	return append(done, swept...), errors.Join(err, e)
+	return append(done, swept...), errors.Join(err, e, orphan(paths))
+}
+
+// orphan returns an error if the resolver file is one of ours that nothing can put back: its journal
+// is gone.
+func orphan(paths Paths) error {
+	paths = paths.withDefaults()
+	content, err := os.ReadFile(paths.ResolvConf)
+	if err != nil {
+		return nil
+	}
+	names := hostdns.Connections(content)
+	if len(names) == 0 || CheckName(names[0]) != nil || paths.Running(names[0]) {
+		return nil
+	}
+	return fmt.Errorf("%s was written by connection %q, whose journal is gone: what it said before is not known; "+
+		"have your network manager write it again, or write nameserver lines yourself", paths.ResolvConf, names[0])
 }
 
 // cleanupJournals repairs by journal.
@@ -97,6 +116,14 @@ func sweep(paths Paths, host hostnet.Host) (done []string, err error) {
 		err = errors.Join(err, e)
 		for _, c := range changes {
 			done = append(done, c.String())
+		}
+	}
+	sockets, _ := filepath.Glob(paths.uapiSocket("culvert*"))
+	for _, path := range sockets {
+		iface := strings.TrimSuffix(filepath.Base(path), ".sock")
+		if _, ours := hostnet.Number(iface); ours && !inUse[iface] {
+			err = errors.Join(err, removeSocket(path))
+			done = append(done, "rm "+path)
 		}
 	}
 	return done, err

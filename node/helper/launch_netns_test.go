@@ -352,26 +352,112 @@ func killAll(t testing.TB, c *connection) {
 }
 
 func TestEverythingKilledIsRepairedByCleanup(t *testing.T) {
-	for name, spoil := range map[string]string{
-		"by journal":                         "true",
-		"by marker, the journal being gone":  "cp /var/lib/culvert/default/journal.json /tmp/j; :",
-		"by journal, from a link to nowhere": "true",
-	} {
-		t.Run(name, func(t *testing.T) {
-			before := snapshot(t)
-			c := connect(t, LaunchOptions{})
-			killAll(t, c)
-			sh(t, spoil)
-			done, err := CleanupAll(t.Context(), Paths{}, testLog(t))
-			if err != nil || len(done) == 0 {
-				t.Fatalf("cleanup did %q, error %v", done, err)
-			}
-			equalWithin(t, before, 0)
-			if done, err := CleanupAll(t.Context(), Paths{}, testLog(t)); err != nil || len(done) != 0 {
-				t.Fatalf("a second cleanup did %q, error %v", done, err)
-			}
-		})
+	before := snapshot(t)
+	c := connect(t, LaunchOptions{})
+	killAll(t, c)
+	done, err := CleanupAll(t.Context(), Paths{}, testLog(t))
+	if err != nil || len(done) == 0 {
+		t.Fatalf("cleanup did %q, error %v", done, err)
 	}
+	equalWithin(t, before, 0)
+	if done, err := CleanupAll(t.Context(), Paths{}, testLog(t)); err != nil || len(done) != 0 {
+		t.Fatalf("a second cleanup did %q, error %v", done, err)
+	}
+}
+
+// Without the journal the kernel's part is found by marker; what the resolver file said is lost, which
+// is said.
+func TestCleanupWithoutJournal(t *testing.T) {
+	before := snapshot(t)
+	sh(t, "cp -a /etc/resolv.conf /mnt/resolv.conf")
+	c := connect(t, LaunchOptions{})
+	killAll(t, c)
+	sh(t, "rm -r /var/lib/culvert")
+	done, err := CleanupAll(t.Context(), Paths{}, testLog(t))
+	if len(done) == 0 || err == nil || !strings.Contains(err.Error(), "/etc/resolv.conf was written by connection") {
+		t.Fatalf("cleanup did %q, error %v", done, err)
+	}
+	sh(t, "mv /mnt/resolv.conf /etc/resolv.conf")
+	equalWithin(t, before, 0)
+}
+
+func TestWhatOtherProgramsUndoIsPutBack(t *testing.T) {
+	before := snapshot(t)
+	c := connect(t, LaunchOptions{})
+	for _, line := range []string{
+		"ip rule del priority 5000 lookup 7830",
+		"ip -6 rule del priority 5000 lookup 7830",
+		"nft flush table inet culvert_culvert0",
+		"nft delete table inet culvert_culvert0",
+		"ip route del 10.130.0.0/16 table 7830",
+		"ip link set culvert0 mtu 1300",
+	} {
+		connected := snapshot(t)
+		sh(t, line)
+		if snapshot(t) == connected {
+			t.Fatalf("%s changes nothing", line)
+		}
+		equalWithin(t, connected, resyncEvery+2*time.Second)
+	}
+	c.command(t, "close")
+	equalWithin(t, before, time.Second)
+}
+
+func TestRemovedInterfaceEndsTheConnection(t *testing.T) {
+	before := snapshot(t)
+	connect(t, LaunchOptions{})
+	sh(t, "ip link del culvert0")
+	equalWithin(t, before, resyncEvery+2*time.Second)
+}
+
+// A file that is a mount point of its own cannot be replaced by renaming, as in containers.
+func TestMountedResolverFile(t *testing.T) {
+	sh(t, "cp -a /etc/resolv.conf /mnt/resolv.conf; mount --bind /mnt/resolv.conf /etc/resolv.conf")
+	defer sh(t, "umount /etc/resolv.conf")
+	before := snapshot(t)
+	for range 2 {
+		c := connect(t, LaunchOptions{})
+		if c.report.Error != "" || !strings.Contains(sh(t, "cat /etc/resolv.conf"), "nameserver 245.1.2.10\n") {
+			t.Fatalf("not hooked up: %s", c.report.Error)
+		}
+		sendSignal(t, c.HelperPID, unix.SIGKILL)
+		equalWithin(t, before, time.Second)
+		c.end(t)
+		eventually(t, time.Second, "the lock is free", func() bool { return !(Paths{}).Running(DefaultName) })
+	}
+}
+
+func TestHostThatSwitchesIPv6OffForNewInterfaces(t *testing.T) {
+	sh(t, "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6")
+	defer sh(t, "echo 0 > /proc/sys/net/ipv6/conf/default/disable_ipv6")
+	before := snapshot(t)
+	c := connect(t, LaunchOptions{})
+	if c.report.Error != "" || !strings.Contains(sh(t, "ip address show dev culvert0"), "fd00:c0de::10/128") {
+		t.Errorf("no IPv6 address: %s", c.report.Error)
+	}
+	c.command(t, "close")
+	equalWithin(t, before, time.Second)
+}
+
+func TestRestoreSurvivesAnotherBoot(t *testing.T) {
+	before := snapshot(t)
+	c := connect(t, LaunchOptions{})
+	killAll(t, c)
+	// What another boot leaves is the files; the kernel starts afresh, here by hand.
+	sh(t, "ip rule del priority 5000; ip -6 rule del priority 5000; ip route flush table 7830; ip -6 route flush table 7830")
+	sh(t, "nft delete table inet culvert_culvert0; rm /run/wireguard/culvert0.sock")
+	sh(t, `sed -i 's/"bootID": ".*"/"bootID": "another"/' /var/lib/culvert/default/journal.json`)
+	sh(t, "ip rule add priority 5000 lookup 7830 protocol 202") // somebody's, in this boot
+	defer sh(t, "ip rule del priority 5000")
+	if err := Cleanup(Paths{}, DefaultName, discard); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(sh(t, "ip rule"), "7830") {
+		t.Error("a journal of another boot had the network changed")
+	}
+	sh(t, "ip rule del priority 5000")
+	equalWithin(t, before, 0)
+	sh(t, "ip rule add priority 5000 lookup 7830")
 }
 
 func TestSecondConnectionOfTheSameNameIsRefused(t *testing.T) {

@@ -88,11 +88,15 @@ func Main(args []string) int {
 		g := &guards{name: name, paths: paths, lock: lock, log: log}
 		defer g.stop()
 		log.Info("helper started", "connection", name, "pid", os.Getpid())
-		err = Run(ctx, Options{Name: name, Conn: conn, Host: host, Paths: paths, StartGuard: g.start, Log: log})
-		_ = os.Remove(paths.APISocket(name))
-		_ = os.Remove(paths.pidFile(name))
-		return err
+		defer removeRunFiles(paths, name)
+		return Run(ctx, Options{Name: name, Conn: conn, Host: host, Paths: paths, StartGuard: g.start, Log: log})
 	})
+}
+
+// removeRunFiles removes what says that the connection runs. Logs stay.
+func removeRunFiles(paths Paths, name string) {
+	_ = os.Remove(paths.APISocket(name))
+	_ = os.Remove(paths.pidFile(name))
 }
 
 // runHidden is what helper and guard have in common around their work.
@@ -210,6 +214,7 @@ func GuardMain(args []string) int {
 		if _, err := io.Copy(io.Discard, pipe); err != nil {
 			log.Warn("the pipe from the helper cannot be read; taking that for its end", "err", err)
 		}
+		defer removeRunFiles(paths, name)
 		var err error
 		for try := range guardTries {
 			if try > 0 {

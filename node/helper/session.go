@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/culvert-dev/culvert/dns/hostdns"
 	"github.com/culvert-dev/culvert/internal/version"
 	"github.com/culvert-dev/culvert/node/hostnet"
@@ -24,6 +26,12 @@ const (
 	watchEvery = 500 * time.Millisecond
 	// writeTimeout bounds how long a user half that does not read holds the helper up.
 	writeTimeout = 5 * time.Second
+	// resyncEvery is how often the network is compared with what was asked for: one millisecond of
+	// work, also on a host with 100,000 routes.
+	resyncEvery = 2 * time.Second
+	// What other programs undo is put back this often at most.
+	putBackEvery = 10 * time.Second
+	putBackBurst = 6
 	// guardPause is the least time between two guards, so that one that cannot start costs little.
 	guardPause = time.Second
 )
@@ -55,6 +63,7 @@ func Run(ctx context.Context, o Options) error {
 		Options: o,
 		store:   o.Paths.journals(),
 		journal: &journal.Journal{Name: o.Name, BootID: bootID},
+		putBack: rate.NewLimiter(rate.Every(putBackEvery), putBackBurst),
 	}
 	s.Paths = o.Paths.withDefaults()
 	s.dns = &hostdns.Manager{
@@ -71,6 +80,9 @@ type session struct {
 	journal  *journal.Journal
 	dns      *hostdns.Manager
 	open     hostnet.State // the interface as opened; zero before
+	applied  hostnet.State // what was last asked for and reached; zero before open
+	synced   time.Time     // when the network was last compared with applied
+	putBack  *rate.Limiter
 	guardPID int
 }
 
@@ -143,6 +155,9 @@ func (s *session) serve(ctx context.Context, requests <-chan request) error {
 			guard, started = s.startGuard(), time.Now()
 		case now := <-tick.C:
 			s.watch(now)
+			if err := s.resync(ctx, now); err != nil {
+				return err
+			}
 		case req := <-requests:
 			if req.Type == typeClose {
 				return closeAsked{req.ID}
@@ -234,7 +249,7 @@ func (s *session) openInterface(ctx context.Context, r OpenRequest, d *descripto
 	if err := s.set(ctx, state); err != nil {
 		return err
 	}
-	s.open = state
+	s.open, s.applied = state, state
 	uapi := s.Paths.uapiSocket(state.Interface)
 	s.journal.Sockets = []string{uapi}
 	if err := s.store.Save(s.journal); err != nil {
@@ -334,7 +349,35 @@ func (s *session) handleApply(ctx context.Context, state hostnet.State) error {
 	if err := s.set(ctx, state); err != nil {
 		return err
 	}
+	s.applied = state
 	return s.dns.Set(state.DNS)
+}
+
+// resync puts back what other programs undid: systemd-networkd removes rules that are not its own, a
+// firewall that reloads flushes all tables. It gives way for a while to one that does so again and
+// again. An interface that was removed is not made again; the error ends the session.
+func (s *session) resync(ctx context.Context, now time.Time) error {
+	if s.applied.Interface == "" || now.Sub(s.synced) < resyncEvery {
+		return nil
+	}
+	s.synced = now
+	actual, err := s.Host.Read(s.scope())
+	if err != nil {
+		s.Log.Warn("the network cannot be compared with what it should be", "err", err)
+		return nil
+	}
+	changes := hostnet.Plan(s.scope(), s.applied, actual)
+	if len(changes) == 0 || !s.putBack.AllowN(now, 1) {
+		return nil
+	}
+	if actual.Link == nil {
+		return fmt.Errorf("%s: %w", s.applied.Interface, hostnet.ErrGone)
+	}
+	s.Log.Warn("another program changed the tunnel's network; putting it back", "changes", len(changes), "first", changes[0].String())
+	if err := s.set(ctx, s.applied); err != nil {
+		s.Log.Warn("not all of it could be put back", "err", err)
+	}
+	return nil
 }
 
 // withoutIPv6 returns what a kernel without IPv6 can do of a state.
@@ -366,7 +409,7 @@ func (s *session) journalResolver(r *hostdns.Record) error {
 
 // restore undoes everything and leaves the session as it began.
 func (s *session) restore() error {
-	s.open = hostnet.State{}
+	s.open, s.applied = hostnet.State{}, hostnet.State{}
 	if s.journal.Empty() {
 		return nil
 	}

@@ -17,7 +17,12 @@ import (
 const sysctlDir = "/proc/sys/net"
 
 // linuxHost is the kernel of the network namespace the process is in.
-type linuxHost struct{ nl *netlink.Handle }
+type linuxHost struct {
+	nl *netlink.Handle
+	// tables lists routes: the kernel filters by table on this socket, which matters on a host with
+	// 100,000 routes elsewhere.
+	tables *netlink.Handle
+}
 
 var _ Host = (*linuxHost)(nil)
 
@@ -27,7 +32,13 @@ func New() (Host, func(), error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("open netlink: %w", err)
 	}
-	return &linuxHost{nl: nl}, nl.Close, nil
+	tables, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		nl.Close()
+		return nil, nil, fmt.Errorf("open netlink: %w", err)
+	}
+	_ = tables.SetStrictCheck(true) // kernels before 4.20 list everything instead
+	return &linuxHost{nl: nl, tables: tables}, func() { nl.Close(); tables.Close() }, nil
 }
 
 func (h *linuxHost) HasIPv6() bool {
@@ -66,7 +77,7 @@ func (h *linuxHost) doLink(c Change) error {
 		if c.Kind == DeleteLink || c.Kind == DeleteAddress {
 			return nil
 		}
-		return fmt.Errorf("the interface %s is gone", c.Scope.Interface)
+		return ErrGone
 	}
 	switch c.Kind {
 	case SetMTU:
@@ -103,7 +114,7 @@ func (h *linuxHost) doRoute(c Change) error {
 			return err
 		}
 		if link == nil {
-			return fmt.Errorf("the interface %s is gone", c.Scope.Interface)
+			return ErrGone
 		}
 		r.LinkIndex, r.Scope = link.Attrs().Index, netlink.SCOPE_LINK
 		r.Src = c.Source.AsSlice()
@@ -211,9 +222,9 @@ func (h *linuxHost) tableRoutes(table int) ([]netlink.Route, error) {
 	var out []netlink.Route
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		routes, err := again(func() ([]netlink.Route, error) {
-			return h.nl.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+			return h.tables.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
 		})
-		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.ENOENT) { // no such table
 			return nil, fmt.Errorf("list the routes of table %d: %w", table, err)
 		}
 		out = append(out, routes...)

@@ -10,6 +10,8 @@ import (
 var (
 	// ErrForeign is matched when an interface of the wanted name, or our table, belongs to another program.
 	ErrForeign = errors.New("belongs to another program")
+	// ErrGone is matched when our interface was removed by somebody else.
+	ErrGone = errors.New("the interface is gone")
 	// ErrUnsupported is matched where this package has no implementation.
 	ErrUnsupported = errors.New("not supported on this platform")
 )
