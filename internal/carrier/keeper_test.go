@@ -375,7 +375,7 @@ func TestDeadReader(t *testing.T) {
 				select {
 				case <-stop:
 					return
-				case <-time.After(100 * time.Microsecond):
+				case <-time.After(time.Millisecond):
 				}
 			}
 		})
