@@ -43,7 +43,8 @@ type Conflict struct {
 	Claim   Claim        `json:"claim"`
 
 	Resolution Resolution `json:"resolution"`
-	// Open is the part of Overlap that no setting settles; empty if the conflict is settled.
+	// Open is the part of Overlap that no setting settles, as few prefixes as possible: protected
+	// addresses in the midst of it are not left out. Empty if the conflict is settled.
 	Open []netip.Prefix `json:"open,omitempty"`
 }
 
@@ -94,14 +95,30 @@ func (s *sweep) pair(a, b item) {
 	}
 }
 
-// conflicts turns the pairs into conflicts, now that every address has its verdict.
+// conflicts turns the pairs into conflicts, now that every address has its verdict. A route in pieces,
+// because throw routes take parts of it away, is one conflict.
 func (s *sweep) conflicts() []Conflict {
+	type key struct {
+		want, route int32
+		named       netip.Prefix
+	}
+	seen := map[key]bool{}
+	unsettled := joined(s.open, s.sheltered)
 	out := make([]Conflict, 0, len(s.pairs))
 	for _, p := range s.pairs {
 		w, c := s.wants[p.want], s.claims[p.claim]
+		if k := (key{p.want, c.route, c.named}); c.named != c.prefix && seen[k] {
+			continue
+		} else if c.named != c.prefix {
+			seen[k] = true
+		}
 		x := Conflict{Subnet: w.prefix, Kind: w.kind, Claim: s.v.describe(s.v.route(c.route), c)}
-		x.Relation, x.Overlap = relate(w.prefix, c.prefix)
-		x.Open = s.open.within(x.Overlap)
+		x.Relation, x.Overlap = relate(w.prefix, c.named)
+		for _, q := range unsettled.within(x.Overlap) {
+			if s.open.overlaps(q) {
+				x.Open = append(x.Open, q)
+			}
+		}
 		x.Resolution = s.resolution(x)
 		out = append(out, x)
 	}
@@ -133,7 +150,7 @@ func (s *sweep) resolution(c Conflict) Resolution {
 
 // describe turns a claim of route r into what people and other programs read.
 func (v *view) describe(r *Route, c claim) Claim {
-	d := Claim{Prefix: c.prefix, Rule: c.rule, Table: r.Table, Type: r.Type, Metric: r.Metric, Protocol: r.Protocol, LAN: v.isLAN(r)}
+	d := Claim{Prefix: c.named, Rule: c.rule, Table: r.Table, Type: r.Type, Metric: r.Metric, Protocol: r.Protocol, LAN: v.isLAN(r)}
 	if d.Type == "" {
 		d.Type = Unicast
 	}

@@ -14,8 +14,8 @@ import (
 type Consent struct {
 	// Needed is false if the Policy takes nothing now.
 	Needed bool `json:"needed"`
-	// Hash identifies the content agreed to. It does not depend on the host: a VPN that comes or goes
-	// changes Needed and Takes, never Hash. "" if the Policy could not take anything.
+	// Hash identifies the cluster and the content agreed to. It does not depend on the host: a VPN that
+	// comes or goes changes Needed and Takes, never Hash. "" if the Policy could not take anything.
 	Hash string `json:"hash,omitempty"`
 	// Takes has one sentence for each thing taken, sorted.
 	Takes []string `json:"takes,omitempty"`
@@ -32,7 +32,7 @@ func ConsentNeeded(in Input) Consent {
 	if len(rules) == 0 && len(suffixes) == 0 {
 		return Consent{}
 	}
-	c := Consent{Hash: consentHash(rules, suffixes)}
+	c := Consent{Hash: consentHash(in.Cluster.UID, rules, suffixes)}
 	c.Takes = append(takenRoutes(in), takenPrefixes(rules, in)...)
 	for _, s := range suffixes {
 		c.Takes = append(c.Takes, "ask the cluster for the names in "+s)
@@ -70,8 +70,8 @@ func policySuffixes(s Settings, c Cluster) []string {
 }
 
 // consentHash is the same for the same content, however it is ordered or written.
-func consentHash(rules []RoutingRule, suffixes []string) string {
-	var lines []string
+func consentHash(clusterUID string, rules []RoutingRule, suffixes []string) string {
+	lines := []string{"cluster " + clusterUID}
 	for _, r := range rules {
 		lines = append(lines, string(r.Resolve)+" "+r.Prefix.String())
 	}

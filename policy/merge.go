@@ -29,15 +29,13 @@ type Layer struct {
 func Merge(layers ...Layer) (Settings, Provenance, error) {
 	var problems []error
 	layers = slices.Clone(layers)
-	for i, l := range layers {
-		normal, err := Validate(l.Name, l.Settings)
-		if err != nil {
-			problems = append(problems, err)
-		}
+	for i := range layers {
+		normal, err := layers[i].normal()
+		problems = append(problems, err)
 		layers[i].Settings = normal
 	}
-	if len(problems) > 0 {
-		return Settings{}, nil, errors.Join(problems...)
+	if err := errors.Join(problems...); err != nil {
+		return Settings{}, nil, err
 	}
 	m := merger{layers: layers, from: Provenance{}}
 	return m.settings(), m.from, nil

@@ -125,33 +125,44 @@ func (k Key) setFromText(s *v1alpha1.Settings, text string) error {
 }
 
 // Validate checks settings that did not come through [Decode], such as a Policy of the cluster, and
-// returns them in normal form. name is how messages call them. All problems are reported together.
+// returns them in normal form. name is how messages call them. All problems are reported together,
+// each a [*SettingError].
 func Validate(name string, s v1alpha1.Settings) (v1alpha1.Settings, error) {
-	var problems []error
-	fail := func(key string, err error) {
-		problems = append(problems, &SettingError{Position{Name: name}, key, err.Error()})
-	}
+	return (&Layer{Name: name, Settings: s}).normal()
+}
+
+// normal checks a layer and returns its settings in normal form.
+func (l *Layer) normal() (v1alpha1.Settings, error) {
 	var out v1alpha1.Settings
+	var problems []error
 	for _, k := range keys {
 		if k.Type.IsList() {
-			list := *k.field(&s).(*[]string)
-			normal, errs := k.normalList(list)
-			for _, e := range errs {
-				fail(entryKey(k.Path, e.index), e.err)
-			}
-			if list != nil {
-				*k.field(&out).(*[]string) = normal
-			}
+			problems = append(problems, l.normalList(k, &out)...)
 			continue
 		}
-		if text := k.text(&s); text != "" {
-			normal, err := k.check(text)
-			if err != nil {
-				fail(k.Path, err)
-				continue
-			}
+		text := k.text(&l.Settings)
+		if text == "" {
+			continue
+		}
+		if normal, err := k.check(text); err != nil {
+			problems = append(problems, &SettingError{l.origin(k.Path).Position, k.Path, err.Error()})
+		} else {
 			k.setText(&out, normal)
 		}
 	}
 	return out, errors.Join(problems...)
+}
+
+func (l *Layer) normalList(k Key, out *v1alpha1.Settings) (problems []error) {
+	list := *k.field(&l.Settings).(*[]string)
+	if list == nil {
+		return nil
+	}
+	normal, errs := k.normalList(list)
+	for _, e := range errs {
+		key := entryKey(k.Path, e.index)
+		problems = append(problems, &SettingError{l.origin(key, k.Path).Position, key, e.err.Error()})
+	}
+	*k.field(out).(*[]string) = normal
+	return problems
 }

@@ -112,12 +112,9 @@ func (p Plan) Unsettled() []Conflict {
 func NewPlan(in Input) Plan {
 	v := newView(in.Facts, in.Own)
 	wanted := wants(in.Cluster, in.Settings)
-	interest := make([]netip.Prefix, 0, len(wanted))
-	for _, w := range wanted {
-		interest = append(interest, w.prefix)
-	}
-	claims := v.claims(rangesOf(interest...))
-	protected := v.protected(in.Protected, claims, rangesOf(interest...))
+	interest := interest(wanted, in.Overlay)
+	claims := v.claims(interest)
+	protected := v.protected(in.Protected, claims, interest)
 
 	s := newSweep(v, wanted, in, claims, protected)
 	s.run()
@@ -137,6 +134,20 @@ func NewPlan(in Input) Plan {
 	p.Warnings = append([]string{}, slices.Compact(p.Warnings)...)
 	p.Trace = []string{p.trace(IPv4, p.Rules.V4), p.trace(IPv6, p.Rules.V6)}
 	return p
+}
+
+// interest returns all addresses that may go through the tunnel.
+func interest(wanted []want, overlay []netip.Prefix) rangeSet {
+	var all []netip.Prefix
+	for _, w := range wanted {
+		all = append(all, w.prefix)
+	}
+	for _, p := range overlay {
+		if p.IsValid() {
+			all = append(all, hostPrefix(GatewayAddr(p.Addr())))
+		}
+	}
+	return rangesOf(all...)
 }
 
 // trace sums up one family.

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 )
@@ -16,22 +17,42 @@ func (v *view) rule(f Family, claims map[Family][]claim, tunnel rangeSet) Planne
 		return PlannedRule{}
 	}
 	before, reason := v.mainPriority(f)
-	if c, ok := firstSteering(claims[f], tunnel); ok && c.rule <= before {
+	if c, ok := v.firstSteering(claims[f], tunnel); ok && c.rule <= before {
 		before, reason = c.rule, v.steers(f, c)
 	}
+	priority := v.freeBefore(f, before)
+	for g, ok := v.leap(f, priority); ok; g, ok = v.leap(f, priority) {
+		reason = fmt.Sprintf("before rule %d, a goto that would leap over ours", g)
+		priority = v.freeBefore(f, g)
+	}
+	return PlannedRule{Priority: int(priority), Reason: reason, SkipMarks: v.skipMarks(f, priority)}
+}
+
+// freeBefore returns the latest priority before another that no rule has, at least 1.
+func (v *view) freeBefore(f Family, before uint32) uint32 {
 	used := v.priorities(f)
 	priority := before - 1
 	for priority > 1 && used[priority] {
 		priority--
 	}
-	return PlannedRule{Priority: int(priority), Reason: reason, SkipMarks: v.skipMarks(f, priority)}
+	return priority
+}
+
+// leap returns the first rule that sends ordinary packets past priority.
+func (v *view) leap(f Family, priority uint32) (uint32, bool) {
+	for _, r := range v.all[f] {
+		if _, live := liven(r); live && r.Action == ActionGoto && 1 < r.Priority && r.Priority < priority && priority < r.Goto {
+			return r.Priority, true
+		}
+	}
+	return 0, false
 }
 
 // mainPriority returns the priority before which our rule stays even if nothing steers yet: routes
 // in table main come and go.
 func (v *view) mainPriority(f Family) (uint32, string) {
 	for _, l := range v.rules[f] {
-		if l.Table == TableMain && l.MinPrefixLen == 0 && l.Priority > 0 {
+		if l.Table == TableMain && l.unconditional() && l.MinPrefixLen == 0 && l.Priority > 0 {
 			return l.Priority, fmt.Sprintf("before rule %d (table main)", l.Priority)
 		}
 	}
@@ -40,14 +61,17 @@ func (v *view) mainPriority(f Family) (uint32, string) {
 
 // firstSteering returns the claim of the earliest rule that steers an address of tunnel; of those of
 // one rule, the shortest and lowest prefix.
-func firstSteering(claims []claim, tunnel rangeSet) (claim, bool) {
+func (v *view) firstSteering(claims []claim, tunnel rangeSet) (claim, bool) {
 	var first claim
 	found := false
 	for _, c := range claims { // in the order of the rules
 		if found && c.rule != first.rule {
 			break
 		}
-		if (!found || comparePrefix(c.prefix, first.prefix) < 0) && tunnel.overlaps(c.prefix) {
+		if found && cmp.Or(comparePrefix(c.prefix, first.prefix), v.compareClaims(c, first)) >= 0 {
+			continue
+		}
+		if tunnel.overlaps(c.prefix) {
 			first, found = c, true
 		}
 	}
@@ -56,12 +80,10 @@ func firstSteering(claims []claim, tunnel rangeSet) (claim, bool) {
 
 // steers is the reason to come before a claim's rule.
 func (v *view) steers(f Family, c claim) string {
-	r := v.route(c.route)
-	where := v.where(c)
-	if r.Prefix.Bits() == 0 {
-		return fmt.Sprintf("before rule %d, whose default route %s would take the rest", c.rule, where)
+	if c.named.Bits() == 0 {
+		return fmt.Sprintf("before rule %d, whose default route %s would take ours", c.rule, v.where(c))
 	}
-	return fmt.Sprintf("before rule %d, whose route %s %s would take addresses of ours", c.rule, r.Prefix, where)
+	return fmt.Sprintf("before rule %d, whose route %s %s would take some of ours", c.rule, c.named, v.where(c))
 }
 
 // priorities returns those that rules of others have.

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 	"sort"
 
 	"go4.org/netipx"
@@ -70,6 +71,15 @@ func (s rangeSet) within(p netip.Prefix) []netip.Prefix {
 		out = netipx.IPRangeFrom(lo, hi).AppendPrefixes(out)
 	}
 	return out
+}
+
+// joined returns the addresses of both sets.
+func joined(a, b rangeSet) rangeSet {
+	var builder netipx.IPSetBuilder
+	for _, r := range slices.Concat(a, b) {
+		builder.AddRange(r)
+	}
+	return rangesFrom(&builder)
 }
 
 // prefixes returns s as the fewest prefixes, sorted.

@@ -78,5 +78,5 @@ func (s *sweep) index(ref int32) int32 { return s.items[ref-1].index }
 // claimed names the route of a claim: "10.0.0.0/8 on tun0 (OpenVPN, table main)".
 func (s *sweep) claimed(ref int32) string {
 	c := s.claims[s.index(ref)]
-	return c.prefix.String() + " " + s.v.where(c)
+	return c.named.String() + " " + s.v.where(c)
 }

@@ -106,7 +106,7 @@ func liveRules(rules []Rule) []live {
 			continue
 		}
 		if r.Action == ActionGoto {
-			if !l.dst.IsValid() && r.UIDs == nil && !r.Partial {
+			if l.unconditional() {
 				for i+1 < len(rules) && rules[i+1].Priority < r.Goto {
 					i++
 				}
@@ -142,6 +142,9 @@ func liven(r Rule) (live, bool) {
 	return l, false // "not" of everything
 }
 
+// unconditional reports whether the rule catches every ordinary packet for sure.
+func (l *live) unconditional() bool { return !l.dst.IsValid() && l.UIDs == nil && !l.Partial }
+
 // limit returns the part of p that the rule steers.
 func (l *live) limit(p netip.Prefix) (netip.Prefix, bool) {
 	switch {
@@ -160,7 +163,8 @@ func (l *live) limit(p netip.Prefix) (netip.Prefix, bool) {
 // claim is a route as one rule brings it to bear on addresses we want.
 type claim struct {
 	prefix netip.Prefix
-	route  int32 // in view.routes
+	named  netip.Prefix // what prefix is a piece of: as much of the route as the rule applies to
+	route  int32        // see view.route
 	rule   uint32
 	// whole is a route of the kind wholeSpace finds: it steers, but is no conflict.
 	whole bool
@@ -173,60 +177,82 @@ type claim struct {
 func (v *view) claims(interest rangeSet) map[Family][]claim {
 	out := map[Family][]claim{}
 	for _, f := range []Family{IPv4, IPv6} {
-		seen := map[int32]bool{}
-		tables := map[uint32]bool{}
+		c := claimer{v: v, family: f, interest: interest, whole: map[uint32]int{}, limited: map[limitedRoute]bool{}}
 		for i := range v.rules[f] {
-			l := &v.rules[f][i]
-			if l.Action != "" && l.Action != ActionLookup {
-				out[f] = v.decides(out[f], f, l, interest)
-				continue
-			}
-			again := tables[l.Table]
-			tables[l.Table] = true
-			for _, n := range v.byTable[l.Table] {
-				had := len(out[f])
-				out[f] = v.claim(out[f], f, l, n, interest)
-				if len(out[f]) == had {
-					continue
-				}
-				for i := had; again && i < len(out[f]); i++ {
-					out[f][i].again = seen[n]
-				}
-				seen[n] = true
-			}
+			c.consult(&v.rules[f][i])
 		}
+		out[f] = c.out
 	}
 	return out
 }
 
-// claim adds what one route is through one rule: nothing, one claim, or several where throw routes
-// take pieces out of it.
-func (v *view) claim(out []claim, f Family, l *live, n int32, interest rangeSet) []claim {
-	r := &v.routes[n]
-	if familyOf(r.Prefix.Addr()) != f || r.Prefix.Bits() < l.MinPrefixLen {
-		return out
+// claimer gathers the claims of one family.
+type claimer struct {
+	v        *view
+	family   Family
+	interest rangeSet
+	out      []claim
+	// whole holds the tables that some rule has consulted for every destination, with the least
+	// MinPrefixLen of such rules; limited the routes that rules for some destinations brought up.
+	whole   map[uint32]int
+	limited map[limitedRoute]bool
+}
+
+type limitedRoute struct {
+	route int32
+	named netip.Prefix
+}
+
+func (c *claimer) consult(l *live) {
+	if l.Action != "" && l.Action != ActionLookup {
+		c.decide(l)
+		return
 	}
+	least, before := c.whole[l.Table]
+	for _, n := range c.v.byTable[l.Table] {
+		r := &c.v.routes[n]
+		if familyOf(r.Prefix.Addr()) == c.family && r.Prefix.Bits() >= l.MinPrefixLen {
+			c.add(l, n, before && r.Prefix.Bits() >= least)
+		}
+	}
+	if !l.dst.IsValid() && (!before || l.MinPrefixLen < least) {
+		c.whole[l.Table] = l.MinPrefixLen
+	}
+}
+
+// add adds what route n is through one rule: nothing, one claim, or several where throw routes or the
+// rule itself take pieces out of it. again says that an earlier rule has brought the route up.
+func (c *claimer) add(l *live, n int32, again bool) {
+	r := &c.v.routes[n]
 	p, ok := l.limit(r.Prefix)
-	if !ok || !interest.overlaps(p) {
-		return out
+	if !ok || !c.interest.overlaps(p) {
+		return
 	}
 	if _, useless := unroutable(r.Prefix); useless {
-		return out
+		return
 	}
-	c := claim{prefix: p, route: n, rule: l.Priority, whole: v.whole[n] && p == r.Prefix}
-	if len(v.throws[r.Table]) == 0 || c.whole {
-		return append(out, c)
+	x := claim{prefix: p, named: p, route: n, rule: l.Priority, whole: c.v.whole[n] && p == r.Prefix, again: again}
+	if v := c.v; v.whole[n] && !x.whole {
+		x.again = false // narrowed down to some destinations, a default route means them
 	}
-	for _, piece := range v.unthrown(r, p) {
-		if c.prefix = piece; interest.overlaps(piece) {
-			out = append(out, c)
+	if l.dst.IsValid() && !x.again {
+		k := limitedRoute{n, p}
+		x.again, c.limited[k] = c.limited[k], true
+	}
+	if x.whole || !l.outside && len(c.v.throws[r.Table]) == 0 {
+		c.out = append(c.out, x)
+		return
+	}
+	for _, piece := range c.v.pieces(l, r, p) {
+		if x.prefix = piece; c.interest.overlaps(piece) {
+			c.out = append(c.out, x)
 		}
 	}
-	return out
 }
 
-// unthrown returns p, a part of r, without what more specific throw routes take away from r.
-func (v *view) unthrown(r *Route, p netip.Prefix) []netip.Prefix {
+// pieces returns p, a part of r, without what more specific throw routes take away from r and without
+// the destinations that the rule excludes.
+func (v *view) pieces(l *live, r *Route, p netip.Prefix) []netip.Prefix {
 	throws := v.throws[r.Table]
 	for bits := p.Bits(); bits > r.Prefix.Bits(); bits-- {
 		if _, found := slices.BinarySearchFunc(throws, netip.PrefixFrom(p.Addr(), bits).Masked(), comparePrefix); found {
@@ -244,32 +270,37 @@ func (v *view) unthrown(r *Route, p netip.Prefix) []netip.Prefix {
 			b.RemovePrefix(t)
 		}
 	}
+	if l.outside {
+		b.RemovePrefix(l.dst)
+	}
 	return rangesFrom(&b).prefixes()
 }
 
-// decides adds the claim of a rule that needs no table, such as "to 10.0.0.0/8 prohibit".
-func (v *view) decides(out []claim, f Family, l *live, interest rangeSet) []claim {
+// decide adds the claim of a rule that needs no table, such as "to 10.0.0.0/8 prohibit".
+func (c *claimer) decide(l *live) {
 	p := l.dst
 	if !p.IsValid() || l.outside {
 		p = all4
-		if f == IPv6 {
+		if c.family == IPv6 {
 			p = all6
 		}
 	}
-	if !interest.overlaps(p) {
-		return out
+	if c.interest.overlaps(p) {
+		c.v.extra = append(c.v.extra, Route{Prefix: p, Type: RouteType(l.Action)})
+		c.out = append(c.out, claim{prefix: p, named: p, route: int32(len(c.v.routes) + len(c.v.extra) - 1), rule: l.Priority, whole: p.Bits() == 0})
 	}
-	v.extra = append(v.extra, Route{Prefix: p, Type: RouteType(l.Action)})
-	return append(out, claim{prefix: p, route: int32(len(v.routes) + len(v.extra) - 1), rule: l.Priority, whole: p.Bits() == 0})
 }
 
-// compareClaims orders claims by what they say, so that of several on one prefix the same one is
-// named whatever the order of the facts.
+// compareClaims orders claims by what they say, so that of several on one prefix the same one is named
+// whatever the order of the facts. The last is the one that routes: of the earliest rule, the longest
+// prefix, the lowest metric.
 func (v *view) compareClaims(a, b claim) int {
 	x, y := v.route(a.route), v.route(b.route)
 	return cmp.Or(
-		cmp.Compare(a.rule, b.rule),
-		cmp.Compare(x.Metric, y.Metric),
+		cmp.Compare(b.rule, a.rule),
+		cmp.Compare(x.Prefix.Bits(), y.Prefix.Bits()),
+		cmp.Compare(a.named.Bits(), b.named.Bits()),
+		cmp.Compare(y.Metric, x.Metric),
 		cmp.Compare(x.Table, y.Table),
 		cmp.Compare(x.Type, y.Type),
 		cmp.Compare(x.Protocol, y.Protocol),

@@ -172,7 +172,9 @@ func (s *sweep) enter(lo, hi int) {
 		f.state, f.route = s.top().state, s.top().route
 	}
 	for i := lo; i < hi; i++ {
-		f.state[s.items[i].kind] = int32(i + 1)
+		if k := s.items[i].kind; k != itemLAN || s.bits(int32(i+1)) >= s.bits(f.state[k]) {
+			f.state[k] = int32(i + 1)
+		}
 	}
 	s.findPairs(lo, hi)
 	s.addRoute(p, &f)
@@ -241,10 +243,14 @@ func (s *sweep) verdict(st state) verdict {
 	return toTunnel
 }
 
-// bits returns the length of the prefix that a state refers to; -1 if there is none.
+// bits returns the length of the prefix, as it was written, that a state refers to; -1 if there is none.
 func (s *sweep) bits(ref int32) int {
 	if ref == 0 {
 		return -1
 	}
-	return s.items[ref-1].prefix.Bits()
+	it := s.items[ref-1]
+	if it.kind == itemLAN {
+		return s.v.route(s.claims[it.index].route).Prefix.Bits() // a rule or throw routes may leave less of it
+	}
+	return it.prefix.Bits()
 }
