@@ -37,24 +37,45 @@ func (p *Plane) earlier(in *inbound, key flowKey, tries int) synFate {
 	}
 	ep := p.endpoint(key)
 	last := tries == len(synPauses)
-	switch {
-	case f == nil && ep == nil:
-		return dialSYN
-	case f == nil && over(ep):
-		p.link.withoutReset(key, ep.Abort)
-		return dialSYN
-	case f == nil && last, f != nil && !f.isOpen(), f != nil && ep != nil && !over(ep):
+	if ep == nil {
+		return p.withoutEndpoint(f, last)
+	}
+	switch tcp.EndpointState(ep.State()) {
+	case tcp.StateSynRecv, tcp.StateEstablished, tcp.StateCloseWait:
 		return giveSYN
-	case f != nil && last:
-		p.link.withoutReset(key, f.abort)
-		return dialSYN
+	case tcp.StateTimeWait:
+		if f == nil {
+			p.link.withoutReset(key, ep.Abort)
+			return dialSYN
+		}
+		return p.outOfWay(f, last)
+	}
+	// It is closing. The client's last segment may wait in its queue, behind which a SYN would be lost.
+	if last {
+		return giveSYN
 	}
 	return delaySYN
 }
 
-// over reports whether the stack keeps ep only for stray segments.
-func over(ep *tcp.Endpoint) bool {
-	return tcp.EndpointState(ep.State()) == tcp.StateTimeWait
+// withoutEndpoint is the fate of a SYN that the stack has no endpoint for.
+func (p *Plane) withoutEndpoint(f *tcpFlow, last bool) synFate {
+	switch {
+	case f == nil:
+		return dialSYN
+	case !f.isOpen(): // the SYN has just entered the stack
+		return giveSYN
+	}
+	return p.outOfWay(f, last)
+}
+
+// outOfWay deals with a flow that is over but still in the table: its goroutines will notice in a
+// moment. If they do not, it is ended.
+func (p *Plane) outOfWay(f *tcpFlow, last bool) synFate {
+	if !last {
+		return delaySYN
+	}
+	p.link.withoutReset(f.key, f.abort)
+	return dialSYN
 }
 
 // synPauses are how long a SYN is put off, time after time.
