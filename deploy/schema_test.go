@@ -22,7 +22,7 @@ type schema struct {
 	Required   []string          `json:"required"`
 	Items      *schema           `json:"items"`
 	Ref        string            `json:"$ref"`
-	Defs       map[string]schema `json:"$defs"`
+	Defs       map[string]schema `json:"definitions"`
 	Additional json.RawMessage   `json:"additionalProperties"`
 	MaxItems   *int              `json:"maxItems"`
 	MaxLength  *int              `json:"maxLength"`
@@ -202,7 +202,7 @@ func strict(t *testing.T, path string, s schema, defs map[string]schema) {
 
 // resolve follows a reference within the same schema.
 func resolve(s schema, defs map[string]schema) schema {
-	if name, found := strings.CutPrefix(s.Ref, "#/$defs/"); found {
+	if name, found := strings.CutPrefix(s.Ref, "#/definitions/"); found {
 		return defs[name]
 	}
 	return s

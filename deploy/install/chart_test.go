@@ -52,7 +52,7 @@ func TestRender(t *testing.T) {
 			"users[2].kind=ServiceAccount,users[2].name=ci,users[2].namespace=build",
 			"egress.allow={192.0.2.0/24}",
 			"discovery.serviceSubnets={10.130.0.0/16,fd00:130::/112}",
-			"discovery.podSubnets={10.132.0.0/16}",
+			"discovery.podSubnets={10.132.0.0/16},discovery.askServiceRange=true",
 			"mtu=1380,logLevel=debug,pingSockets=false,networkPolicy.enabled=true",
 			"networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.team=monitoring",
 			"priorityClassName=high,nodeSelector.disk=ssd",
