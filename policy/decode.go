@@ -90,9 +90,10 @@ func (d *decoder) syntax(err error) {
 }
 
 func (d *decoder) root(root *yaml.Node) {
-	d.mapping(root, "", sections(), func(section string, value *yaml.Node) {
-		d.mapping(value, section, keysIn(section), func(name string, value *yaml.Node) {
-			k, _ := KeyByPath(section + "." + name)
+	d.mapping(root, "", sections(), func(section, value *yaml.Node) {
+		d.mapping(value, section.Value, keysIn(section.Value), func(name, value *yaml.Node) {
+			k, _ := KeyByPath(section.Value + "." + name.Value)
+			d.at[k.Path] = d.position(name)
 			d.value(k, value)
 		})
 	})
@@ -100,7 +101,7 @@ func (d *decoder) root(root *yaml.Node) {
 
 // mapping walks a YAML mapping whose keys must be among accepted, each at most once. A null, as a
 // section has when all in it is commented out, says nothing.
-func (d *decoder) mapping(n *yaml.Node, path string, accepted []string, visit func(string, *yaml.Node)) {
+func (d *decoder) mapping(n *yaml.Node, path string, accepted []string, visit func(key, value *yaml.Node)) {
 	n = resolve(n)
 	if isNull(n) {
 		return
@@ -120,7 +121,7 @@ func (d *decoder) mapping(n *yaml.Node, path string, accepted []string, visit fu
 			d.fail(key, full, "is here a second time; it was set on line %d", line)
 		default:
 			seen[key.Value] = key.Line
-			visit(key.Value, value)
+			visit(key, value)
 		}
 	}
 }
@@ -139,7 +140,6 @@ func (d *decoder) unknownKey(key *yaml.Node, full, path string, accepted []strin
 
 // value reads the value of one key into its field.
 func (d *decoder) value(k Key, n *yaml.Node) {
-	d.at[k.Path] = d.position(n)
 	if n = resolve(n); k.Type.IsList() {
 		d.list(k, n)
 		return
