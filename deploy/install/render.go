@@ -75,7 +75,7 @@ func asRelease(r any) (*release.Release, error) {
 	case release.Release:
 		return &r, nil
 	}
-	return nil, fmt.Errorf("Helm returned %T where a release was due", r)
+	return nil, fmt.Errorf("unexpected type %T of a release from Helm", r)
 }
 
 // schemaPreamble is what Helm puts before the list of values its schema refuses.
