@@ -157,13 +157,15 @@ func (v *view) describe(r *Route, c claim) Claim {
 	if r.Table != 0 {
 		d.TableName = tableName(r.Table)
 	}
-	for _, h := range r.NextHops {
+	for i, h := range r.NextHops {
 		d.Interfaces = append(d.Interfaces, v.linkName(h.Link))
 		if h.Addr.IsValid() {
 			d.NextHops = append(d.NextHops, h.Addr)
 		}
-		if o := ownerOf(v.links[h.Link]); d.Owner == "" {
+		if o := ownerOf(v.links[h.Link]); i == 0 {
 			d.Owner, d.VPN = o.owner, o.class == classVPN
+		} else if o.owner != d.Owner {
+			d.Owner, d.VPN = "", false
 		}
 	}
 	return d

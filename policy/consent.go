@@ -17,7 +17,7 @@ type Consent struct {
 	// Hash identifies the cluster and the content agreed to. It does not depend on the host: a VPN that
 	// comes or goes changes Needed and Takes, never Hash. "" if the Policy could not take anything.
 	Hash string `json:"hash,omitempty"`
-	// Takes has one sentence for each thing taken, sorted.
+	// Takes has one sentence for each thing taken: routes of other networks, prefixes, domains.
 	Takes []string `json:"takes,omitempty"`
 	// Text is all of it for a terminal; "" if no consent is needed.
 	Text string `json:"text,omitempty"`

@@ -27,14 +27,19 @@ func (p Plan) ConflictReport() string {
 }
 
 func reportHeadline(open []Conflict) string {
+	n := countSubnets(open)
+	if n == 1 {
+		return "error: 1 cluster subnet is already routed by another network"
+	}
+	return fmt.Sprintf("error: %d cluster subnets are already routed by another network", n)
+}
+
+func countSubnets(open []Conflict) int {
 	subnets := map[netip.Prefix]bool{}
 	for _, c := range open {
 		subnets[c.Subnet] = true
 	}
-	if len(subnets) == 1 {
-		return "error: 1 cluster subnet is already routed by another network"
-	}
-	return fmt.Sprintf("error: %d cluster subnets are already routed by another network", len(subnets))
+	return len(subnets)
 }
 
 func writeConflicts(b *strings.Builder, open []Conflict) {
@@ -55,9 +60,13 @@ func writeChoices(b *strings.Builder, open []Conflict) {
 	if !slices.ContainsFunc(open, func(c Conflict) bool { return !c.Claim.VPN }) {
 		who = "the VPN"
 	}
+	them := "them"
+	if countSubnets(open) == 1 {
+		them = "it"
+	}
 	b.WriteString("\nchoose one:\n")
-	fmt.Fprintf(b, "  %-32s  culvert connect --allow-conflicting-subnets %s\n", "take them from "+who, joinPrefixes(toTake(open)))
-	fmt.Fprintf(b, "  %-32s  culvert connect --never-proxy %s\n", "leave them to "+who, joinPrefixes(toLeave(open)))
+	fmt.Fprintf(b, "  %-32s  culvert connect --allow-conflicting-subnets %s\n", "take "+them+" from "+who, joinPrefixes(toTake(open)))
+	fmt.Fprintf(b, "  %-32s  culvert connect --never-proxy %s\n", "leave "+them+" to "+who, joinPrefixes(toLeave(open)))
 	b.WriteString("A team settles it once with routing.allowConflictingSubnets in its Policy.\n")
 }
 

@@ -1,0 +1,72 @@
+package policy
+
+import (
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write testdata/*.golden anew")
+
+// golden compares text with a file of testdata.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s: -update writes it anew\ngot:\n%s\nwant:\n%s", path, got, want)
+	}
+}
+
+func TestConflictReport(t *testing.T) {
+	for name, in := range map[string]Input{
+		"report-openvpn": {Cluster: lab, Facts: host(t, office+"link tun0 tun p2p\n10.0.0.0/8 via 10.8.0.1 dev tun0")},
+		"report-mixed": {
+			Cluster:  cluster("10.130.0.0/16", "10.132.0.0/16", "fd12::/64"),
+			Settings: settings(t, "--also-proxy=172.18.0.0/16"),
+			Facts: host(t, office+`
+				link wg0 wireguard p2p
+				link docker0 bridge 172.17.0.1/16
+				link eth1 - 10.130.7.2/24
+				10.130.0.0/16 dev wg0 table 51820
+				10.130.7.0/24 dev eth1 proto kernel
+				10.132.0.64/26 via 192.168.7.254 dev eth0
+				blackhole 10.132.128.0/17
+				172.16.0.0/12 nexthop via 192.168.7.3 dev eth0 nexthop dev docker0
+				fd00::/8 dev wg0
+				rule 5000: lookup 51820`),
+		},
+		"report-one": {Cluster: cluster("10.130.0.0/16"), Facts: host(t, office+"link docker0 bridge 10.130.0.1/24\n10.130.0.0/24 dev docker0 proto kernel")},
+	} {
+		t.Run(name, func(t *testing.T) { golden(t, name, NewPlan(in).ConflictReport()) })
+	}
+}
+
+func TestConflictReportIsShort(t *testing.T) {
+	var routes strings.Builder
+	routes.WriteString(office + "link tun0 tun p2p\n")
+	for i := range 200 {
+		routes.WriteString(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 130, byte(i), 0}), 24).String() + " dev tun0\n")
+	}
+	report := NewPlan(Input{Cluster: lab, Facts: host(t, routes.String())}).ConflictReport()
+	if n := strings.Count(report, "\n"); n != reportLines+8 || !strings.Contains(report, "and 150 more overlaps") {
+		t.Errorf("%d lines:\n%s", n, report)
+	}
+}
+
+func TestNoConflictNoReport(t *testing.T) {
+	if got := NewPlan(Input{Cluster: lab, Facts: host(t, office)}).ConflictReport(); got != "" {
+		t.Errorf("got %q", got)
+	}
+}
