@@ -84,7 +84,7 @@ func (i *Installer) apply(ctx context.Context, o Options, mayInstall bool) error
 		return planned.print(o.DryRun, i.namespace, o.CreateNamespace && current == nil)
 	}
 	// A release that may not be read is one missing right of several: name them all.
-	if err := errors.Join(i.checkRights(ctx, planned.rights(i.namespace)), unreadable); err != nil {
+	if err := errors.Join(i.checkRights(ctx, planned.rights(i.namespace, i.namespaceMissing(ctx))), unreadable); err != nil {
 		return firstFailure(err)
 	}
 	if err := i.change(ctx, current, planned, o); err != nil {
@@ -172,8 +172,11 @@ func (i *Installer) plan(ctx context.Context, current *release.Release, kubernet
 }
 
 // rights returns what applying the plan takes.
-func (p *planned) rights(namespace string) []right {
+func (p *planned) rights(namespace string, namespaceMissing bool) []right {
 	needed := rightsFor(append(p.crds[:len(p.crds):len(p.crds)], p.objects...), namespace, "get", "create", "patch")
+	if namespaceMissing {
+		needed = append(needed, right{"create", "", "namespaces", ""})
+	}
 	return append(needed, right{"get", "", "namespaces", namespace})
 }
 

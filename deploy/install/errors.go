@@ -62,3 +62,12 @@ func innermost(err error) error {
 	}
 	return err
 }
+
+// apiMessage returns what the API server said, without what was put around it on the way here.
+func apiMessage(err error) string {
+	var status apierrors.APIStatus
+	if errors.As(err, &status) {
+		return status.Status().Message
+	}
+	return err.Error()
+}

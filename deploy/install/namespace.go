@@ -41,6 +41,12 @@ func (i *Installer) ensureNamespace(ctx context.Context, create bool) error {
 	return nil
 }
 
+// namespaceMissing reports whether the namespace is known not to be there.
+func (i *Installer) namespaceMissing(ctx context.Context) bool {
+	_, err := i.typed.CoreV1().Namespaces().Get(ctx, i.namespace, metav1.GetOptions{})
+	return apierrors.IsNotFound(err)
+}
+
 func newNamespace(name string) *corev1.Namespace {
 	return &corev1.Namespace{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},

@@ -79,7 +79,7 @@ func (i *Installer) Status(ctx context.Context) (*Status, error) {
 	} {
 		switch err := part.read(ctx, s); {
 		case apierrors.IsForbidden(err):
-			s.Unknown = append(s.Unknown, fmt.Sprintf("%s: %v", part.what, err))
+			s.Unknown = append(s.Unknown, fmt.Sprintf("%s: %s", part.what, apiMessage(err)))
 		case err != nil:
 			return nil, i.explain("read "+part.what+" in namespace "+i.namespace, err)
 		}

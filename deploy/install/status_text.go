@@ -53,6 +53,8 @@ func (s *Status) WriteText(w io.Writer, now time.Time) error {
 
 func (s *Status) word() string {
 	switch {
+	case !s.Installed && len(s.Unknown) > 0:
+		return "not visible to you"
 	case !s.Installed:
 		return "not installed"
 	case !s.Ready:
