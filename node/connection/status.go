@@ -55,15 +55,19 @@ func (s *Session) publish() {
 }
 
 func (s *Session) carrierStatus() api.Carrier {
+	state := s.carrier
+	if s.tunnel != nil && s.tunnel.keeper != nil {
+		state = s.tunnel.keeper.State() // with the counters of now
+	}
 	c := api.Carrier{
 		Name:      "apiserver",
-		Connected: s.carrier.Connected,
-		Since:     s.carrier.Since,
-		RTTMillis: float64(s.carrier.RTT.Microseconds()) / 1000,
-		Redials:   s.carrier.Redials,
+		Connected: state.Connected,
+		Since:     state.Since,
+		RTTMillis: float64(state.RTT.Microseconds()) / 1000,
+		Redials:   state.Redials,
 	}
-	if s.carrier.Err != nil {
-		c.Error = s.carrier.Err.Error()
+	if state.Err != nil {
+		c.Error = state.Err.Error()
 	}
 	return c
 }
