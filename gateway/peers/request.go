@@ -19,6 +19,16 @@ var (
 	broadcast = netip.MustParseAddr("255.255.255.255") // RFC 919
 )
 
+// InOverlaySpace reports whether p lies wholly where overlay addresses may come from.
+func InOverlaySpace(p netip.Prefix) bool {
+	for _, space := range []netip.Prefix{overlay4, overlay6} {
+		if space.Bits() <= p.Bits() && space.Contains(p.Addr()) {
+			return true
+		}
+	}
+	return false
+}
+
 // request is a Peer's spec, checked and parsed.
 type request struct {
 	key   wgtypes.Key

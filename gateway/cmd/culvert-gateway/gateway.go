@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/culvert-dev/culvert/gateway/dataplane"
+	"github.com/culvert-dev/culvert/gateway/dnsforward"
+	"github.com/culvert-dev/culvert/gateway/egress"
+	"github.com/culvert-dev/culvert/gateway/health"
+	"github.com/culvert-dev/culvert/gateway/peers"
+	"github.com/culvert-dev/culvert/gateway/policystatus"
+	"github.com/culvert-dev/culvert/gateway/subnets"
+	"github.com/culvert-dev/culvert/internal/carrier"
+	"github.com/culvert-dev/culvert/internal/version"
+	"github.com/culvert-dev/culvert/internal/wgdev"
+	"github.com/culvert-dev/culvert/policy/v1alpha1"
+)
+
+// gateway is the parts of a running gateway.
+type gateway struct {
+	o        options
+	log      *slog.Logger
+	client   dynamic.Interface
+	own      []netip.Addr
+	resolver dnsforward.Resolver
+	metrics  *prometheus.Registry
+
+	forwarder *dnsforward.Forwarder
+	border    *border
+	plane     *dataplane.Plane
+	device    *wgdev.Device
+	carrier   *carrier.Server
+	peers     *peers.Controller
+	publisher *policystatus.Publisher
+
+	subnetsKnown atomic.Bool
+}
+
+// serve runs a gateway until ctx ends, which is no error.
+func serve(ctx context.Context, o options, log *slog.Logger) error {
+	limitMemory(log)
+	client, err := newClient(o)
+	if err != nil {
+		return err
+	}
+	return serveWith(ctx, o, log, client)
+}
+
+// serveWith is serve with a client.
+func serveWith(ctx context.Context, o options, log *slog.Logger, client dynamic.Interface) error {
+	g := &gateway{o: o, log: log, client: client, metrics: prometheus.NewRegistry()}
+	g.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := g.facts(); err != nil {
+		return err
+	}
+	carrierListener, err := net.Listen("tcp", o.carrierListen)
+	if err != nil {
+		return fmt.Errorf("listen for port-forwards: %w", err)
+	}
+	defer carrierListener.Close()
+	healthListener, err := net.Listen("tcp", o.healthListen)
+	if err != nil {
+		return fmt.Errorf("listen for health checks: %w", err)
+	}
+	defer healthListener.Close()
+	if err := g.build(); err != nil {
+		return err
+	}
+	defer g.close()
+	log.Info("the gateway starts", "version", version.Version, "pod", o.podName, "namespace", o.namespace,
+		"addresses", g.own, "nameservers", g.resolver.Servers, "egressAllow", o.egressAllow)
+	return g.run(ctx, carrierListener, healthListener)
+}
+
+// facts reads what the pod knows of itself.
+func (g *gateway) facts() (err error) {
+	if g.own, err = ownAddrs(g.o.podAddrs); err != nil {
+		return err
+	}
+	g.resolver, err = dnsforward.ReadResolver(g.o.resolvConf, g.own)
+	return err
+}
+
+// build puts the packet path together, from the far end to the near one.
+func (g *gateway) build() (err error) {
+	if g.forwarder, err = dnsforward.New(dnsforward.Config{Upstreams: g.resolver.Servers, Log: g.log, Metrics: g.metrics}); err != nil {
+		return err
+	}
+	g.border = &border{input: egress.Input{Own: g.own, Allow: g.o.egressAllow}}
+	g.border.setSubnets(subnets.Result{})
+	g.plane, err = dataplane.New(dataplane.Config{MTU: g.o.mtu, Permit: g.border.permit, ServeDNS: g.forwarder.Serve,
+		Log: g.log, Metrics: dataplane.NewMetrics(g.metrics)})
+	if err != nil {
+		g.forwarder.Close()
+		return err
+	}
+	g.border.plane = g.plane
+	bind := carrier.NewBind()
+	if g.device, err = wgdev.New(g.plane.TUN(), bind, g.log); err != nil {
+		return errors.Join(err, g.plane.Close())
+	}
+	key, err := wgtypes.GeneratePrivateKey()
+	if err == nil {
+		err = g.device.Configure(wgtypes.Config{PrivateKey: &key})
+	}
+	if err != nil {
+		g.close()
+		return fmt.Errorf("set the WireGuard key: %w", err)
+	}
+	g.carrier = &carrier.Server{Bind: bind, Hello: carrier.Hello{MTU: g.o.mtu}, Log: g.log, MaxStreams: maxStreams(g.o.maxPeers)}
+	g.control(key.PublicKey())
+	return nil
+}
+
+// maxStreams leaves every Peer a second stream beside the first, and some that are being given up.
+func maxStreams(peers int) int {
+	if peers == 0 {
+		return 1 << 16
+	}
+	return 2*peers + 64
+}
+
+// control builds what talks to the API server.
+func (g *gateway) control(key wgtypes.Key) {
+	g.peers = peers.New(peers.Config{
+		Client: g.client, Namespace: g.o.namespace, WireGuard: g.device, Plane: g.border, Key: key, MaxPeers: g.o.maxPeers,
+		Gateway: v1alpha1.PeerGateway{Pod: g.o.podName, PodUID: g.o.podUID, PublicKey: key.String(), Version: version.Version,
+			CarrierPort: int32(g.o.carrierPort)},
+		Log: g.log, Metrics: g.metrics,
+	})
+	g.publisher = policystatus.New(policystatus.Config{Client: g.client, Namespace: g.o.namespace, Name: g.o.policy, Log: g.log})
+	g.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "culvert_carrier_streams",
+		Help: "Streams of Peers that are open now."}, func() float64 { return float64(g.carrier.Stats().Streams) }))
+}
+
+// run serves until ctx ends or a part fails, and waits for all parts.
+func (g *gateway) run(ctx context.Context, carrierListener, healthListener net.Listener) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var group sync.WaitGroup
+	part := func(run func(context.Context) error) {
+		group.Go(func() {
+			if err := run(ctx); err != nil {
+				stop(err)
+			}
+		})
+	}
+	pages := &health.Server{Live: g.live, Ready: g.ready, Metrics: g.metrics, Log: g.log}
+	part(func(ctx context.Context) error { return pages.Serve(ctx, healthListener) })
+	part(func(ctx context.Context) error { return g.carrier.Serve(ctx, carrierListener) })
+	part(func(ctx context.Context) error { g.peers.Run(ctx); return nil })
+	part(func(ctx context.Context) error { g.publisher.Run(ctx); return nil })
+	part(func(ctx context.Context) error { g.discover(ctx); return nil })
+	part(g.watchDevice)
+	<-ctx.Done()
+	begin := time.Now()
+	g.forwarder.Stop()
+	group.Wait()
+	g.log.Debug("all parts have stopped", "took", time.Since(begin))
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// watchDevice returns an error when the WireGuard device ends by itself.
+func (g *gateway) watchDevice(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-g.device.Done():
+		return errors.New("the WireGuard device has ended")
+	}
+}
+
+// discover learns the subnets and tells them to everybody who needs them, until ctx ends.
+func (g *gateway) discover(ctx context.Context) {
+	uid := clusterUID(ctx, g.client, g.o.clusterScope, g.o.namespace, g.log)
+	domain := g.o.clusterDomain
+	if domain == "" {
+		domain = g.resolver.ClusterDomain()
+	}
+	subnets.New(subnets.Config{
+		Client: g.client, Namespace: g.o.namespace, ClusterScope: g.o.clusterScope,
+		Services: g.o.services, Pods: g.o.pods, Own: g.own, Log: g.log,
+		OnChange: func(r subnets.Result) {
+			g.border.setSubnets(r)
+			g.peers.SetReserved(reserved(r, g.own, g.o.egressAllow))
+			g.publisher.Publish(policystatus.Facts{Subnets: r, ClusterUID: uid, ClusterDomain: domain})
+			g.subnetsKnown.Store(true)
+		},
+	}).Run(ctx)
+}
+
+// live returns nil while the process can work.
+func (g *gateway) live() error {
+	select {
+	case <-g.device.Done():
+		return errors.New("the WireGuard device has ended")
+	default:
+		return nil
+	}
+}
+
+// ready returns nil once a node that connects finds everything it needs.
+func (g *gateway) ready() error {
+	switch {
+	case !g.peers.Ready():
+		return errors.New("not ready: the Peers are not known yet")
+	case !g.subnetsKnown.Load():
+		return errors.New("not ready: the cluster's subnets are not known yet")
+	case !g.publisher.Ready():
+		return errors.New("not ready: the Policy's status is not written yet")
+	}
+	return g.live()
+}
+
+// close ends the packet path.
+func (g *gateway) close() {
+	g.forwarder.Stop()
+	g.device.Close() // and with it the TUN and the bind
+	if err := g.plane.Close(); err != nil {
+		g.log.Warn("close the data plane", "err", err)
+	}
+	g.forwarder.Close()
+}
