@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/netip"
@@ -61,7 +62,9 @@ func TestRemovedPeerIsCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	dialled := make(chan error, 1)
-	go func() { _, err := w.dial(deafAddr(t)); dialled <- err }()
+	ctx, giveUp := context.WithCancel(context.Background())
+	deaf := deafAddr(t)
+	go func() { _, err := w.dialContext(ctx, deaf); dialled <- err }()
 	eventually(t, 2*time.Second, "three flows", func() bool { return p.flows.Load() == 3 })
 
 	start := time.Now()
@@ -86,7 +89,7 @@ func TestRemovedPeerIsCutOff(t *testing.T) {
 	if _, err := u.Read(make([]byte, 5)); err != nil {
 		t.Errorf("after its return: %v", err)
 	}
-	p.Close()
+	giveUp()
 	<-dialled
 }
 

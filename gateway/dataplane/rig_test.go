@@ -185,7 +185,11 @@ func fullAddress(a netip.AddrPort) (tcpip.FullAddress, tcpip.NetworkProtocolNumb
 
 // dial connects from the workstation to dst within 10 s.
 func (w *workstation) dial(dst netip.AddrPort) (*gonet.TCPConn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	return w.dialContext(context.Background(), dst)
+}
+
+func (w *workstation) dialContext(ctx context.Context, dst netip.AddrPort) (*gonet.TCPConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	to, proto := fullAddress(dst)
 	return gonet.DialContextTCP(ctx, w.stack, to, proto)
