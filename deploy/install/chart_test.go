@@ -53,7 +53,7 @@ func TestRender(t *testing.T) {
 			"egress.allow={192.0.2.0/24}",
 			"discovery.serviceSubnets={10.130.0.0/16,fd00:130::/112}",
 			"discovery.podSubnets={10.132.0.0/16},discovery.askServiceRange=true",
-			"mtu=1380,logLevel=debug,pingSockets=false,networkPolicy.enabled=true",
+			"mtu=1380,maxPeers=0,clusterDomain=cluster.example,logLevel=debug,logFormat=json,pingSockets=false,networkPolicy.enabled=true",
 			"networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.team=monitoring",
 			"priorityClassName=high,nodeSelector.disk=ssd",
 			"tolerations[0].key=edge,tolerations[0].operator=Exists",
