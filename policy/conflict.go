@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -98,20 +97,13 @@ func (s *sweep) pair(a, b item) {
 // conflicts turns the pairs into conflicts, now that every address has its verdict. A route in pieces,
 // because throw routes take parts of it away, is one conflict.
 func (s *sweep) conflicts() []Conflict {
-	type key struct {
-		want, route int32
-		named       netip.Prefix
-	}
-	seen := map[key]bool{}
+	// Pairs are sorted rather than conflicts, which are 20 times as large.
+	slices.SortFunc(s.pairs, s.comparePairs)
+	s.pairs = slices.CompactFunc(s.pairs, s.onePair)
 	unsettled := joined(s.open, s.sheltered)
 	out := make([]Conflict, 0, len(s.pairs))
 	for _, p := range s.pairs {
 		w, c := s.wants[p.want], s.claims[p.claim]
-		if k := (key{p.want, c.route, c.named}); c.named != c.prefix && seen[k] {
-			continue
-		} else if c.named != c.prefix {
-			seen[k] = true
-		}
 		x := Conflict{Subnet: w.prefix, Kind: w.kind, Claim: s.v.describe(s.v.route(c.route), c)}
 		x.Relation, x.Overlap = relate(w.prefix, c.named)
 		for _, q := range unsettled.within(x.Overlap) {
@@ -122,8 +114,25 @@ func (s *sweep) conflicts() []Conflict {
 		x.Resolution = s.resolution(x)
 		out = append(out, x)
 	}
-	slices.SortFunc(out, compareConflicts)
 	return out
+}
+
+// comparePairs orders as conflicts are shown: by subnet, then route, the one that counts first.
+func (s *sweep) comparePairs(a, b pair) int {
+	if a.want != b.want {
+		return int(a.want - b.want) // subnets are sorted
+	}
+	x, y := s.claims[a.claim], s.claims[b.claim]
+	if c := comparePrefix(x.named, y.named); c != 0 {
+		return c
+	}
+	return s.v.compareClaims(y, x)
+}
+
+// onePair reports whether two pairs speak of the same subnet and the same route.
+func (s *sweep) onePair(a, b pair) bool {
+	x, y := s.claims[a.claim], s.claims[b.claim]
+	return a.want == b.want && x.route == y.route && x.named == y.named
 }
 
 func relate(subnet, route netip.Prefix) (Relation, netip.Prefix) {
@@ -157,18 +166,31 @@ func (v *view) describe(r *Route, c claim) Claim {
 	if r.Table != 0 {
 		d.TableName = tableName(r.Table)
 	}
-	for i, h := range r.NextHops {
-		d.Interfaces = append(d.Interfaces, v.linkName(h.Link))
+	if len(r.NextHops) == 1 {
+		l := v.link(r.NextHops[0].Link)
+		d.Interfaces, d.Owner, d.VPN = l.names, l.owner.owner, l.owner.class == classVPN
+	} else {
+		v.describeHops(&d, r.NextHops)
+	}
+	for _, h := range r.NextHops {
 		if h.Addr.IsValid() {
 			d.NextHops = append(d.NextHops, h.Addr)
 		}
-		if o := ownerOf(v.links[h.Link]); i == 0 {
-			d.Owner, d.VPN = o.owner, o.class == classVPN
-		} else if o.owner != d.Owner {
+	}
+	return d
+}
+
+// describeHops describes several next hops. An owner is named only if all of them are its.
+func (v *view) describeHops(d *Claim, hops []NextHop) {
+	for i, h := range hops {
+		l := v.link(h.Link)
+		d.Interfaces = append(d.Interfaces, l.Name)
+		if i == 0 {
+			d.Owner, d.VPN = l.owner.owner, l.owner.class == classVPN
+		} else if l.owner.owner != d.Owner {
 			d.Owner, d.VPN = "", false
 		}
 	}
-	return d
 }
 
 // where says how a claim's route leaves the host: "on tun0 (OpenVPN, table main)".
@@ -191,21 +213,6 @@ func (c Claim) where() string {
 		notes = append(notes, fmt.Sprintf("rule %d", c.Rule))
 	}
 	return place + " (" + strings.Join(notes, ", ") + ")"
-}
-
-func compareConflicts(a, b Conflict) int {
-	return cmp.Or(
-		comparePrefix(a.Subnet, b.Subnet),
-		strings.Compare(string(a.Kind), string(b.Kind)),
-		comparePrefix(a.Claim.Prefix, b.Claim.Prefix),
-		cmp.Compare(a.Claim.Rule, b.Claim.Rule),
-		cmp.Compare(a.Claim.Table, b.Claim.Table),
-		cmp.Compare(a.Claim.Metric, b.Claim.Metric),
-		strings.Compare(string(a.Claim.Type), string(b.Claim.Type)),
-		cmp.Compare(a.Claim.Protocol, b.Claim.Protocol),
-		slices.Compare(a.Claim.Interfaces, b.Claim.Interfaces),
-		slices.CompareFunc(a.Claim.NextHops, b.Claim.NextHops, netip.Addr.Compare),
-	)
 }
 
 // effective returns those protected prefixes that hold back a wanted address.

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 )
@@ -68,14 +67,18 @@ func (v *view) firstSteering(claims []claim, tunnel rangeSet) (claim, bool) {
 		if found && c.rule != first.rule {
 			break
 		}
-		if found && cmp.Or(comparePrefix(c.prefix, first.prefix), v.compareClaims(c, first)) >= 0 {
-			continue
-		}
-		if tunnel.overlaps(c.prefix) {
+		if (!found || v.before(c, first)) && tunnel.overlaps(c.prefix) {
 			first, found = c, true
 		}
 	}
 	return first, found
+}
+
+func (v *view) before(a, b claim) bool {
+	if c := comparePrefix(a.prefix, b.prefix); c != 0 {
+		return c < 0
+	}
+	return v.compareClaims(a, b) < 0
 }
 
 // steers is the reason to come before a claim's rule.

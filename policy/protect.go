@@ -79,7 +79,7 @@ func (v *view) protectOwnAddresses(g *guard) {
 func (v *view) protectNextHops(g *guard, r *Route) {
 	for _, h := range r.NextHops {
 		if h.Addr.IsValid() {
-			g.add(hostPrefix(h.Addr), "next hop of a default route on "+v.linkName(h.Link))
+			g.add(hostPrefix(h.Addr), "next hop of a default route on "+v.link(h.Link).Name)
 		}
 	}
 }
@@ -91,11 +91,11 @@ func (v *view) protectEndpoint(g *guard, r *Route) {
 		return
 	}
 	for _, h := range r.NextHops {
-		if !h.Addr.IsValid() || isTunnel(v.links[h.Link]) {
+		if !h.Addr.IsValid() || isTunnel(v.links[h.Link].Link) {
 			return
 		}
 	}
-	g.add(r.Prefix, "endpoint of another tunnel, routed by "+v.linkName(r.NextHops[0].Link))
+	g.add(r.Prefix, "endpoint of another tunnel, routed by "+v.link(r.NextHops[0].Link).Name)
 }
 
 // protectUnwinnable keeps what rules in front of every free priority steer.
@@ -110,18 +110,11 @@ func (v *view) protectUnwinnable(g *guard, f Family, claims []claim) {
 
 func (v *view) hasTunnel() bool {
 	for _, l := range v.links {
-		if l.Index != v.ownIdx && isTunnel(l) {
+		if l.Index != v.ownIdx && isTunnel(l.Link) {
 			return true
 		}
 	}
 	return false
-}
-
-func (v *view) linkName(index int) string {
-	if l, ok := v.links[index]; ok {
-		return l.Name
-	}
-	return fmt.Sprintf("interface %d", index)
 }
 
 // isLAN reports whether r is a network connected to this host without a tunnel. Such a network is
@@ -133,7 +126,7 @@ func (v *view) isLAN(r *Route) bool {
 	}
 	for _, h := range r.NextHops {
 		l, known := v.links[h.Link]
-		if h.Addr.IsValid() || !known || isTunnel(l) || l.Loopback {
+		if h.Addr.IsValid() || !known || isTunnel(l.Link) || l.Loopback {
 			return false
 		}
 	}

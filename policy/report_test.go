@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"encoding/json"
 	"flag"
 	"net/netip"
 	"os"
@@ -69,4 +70,27 @@ func TestNoConflictNoReport(t *testing.T) {
 	if got := NewPlan(Input{Cluster: lab, Facts: host(t, office)}).ConflictReport(); got != "" {
 		t.Errorf("got %q", got)
 	}
+}
+
+// TestPlanJSON shows a whole plan: what status and other programs get to see.
+func TestPlanJSON(t *testing.T) {
+	facts := host(t, office+`
+		link wg0 wireguard p2p
+		default dev wg0 table 51820
+		10.132.64.0/18 dev wg0 table 51820
+		10.130.0.0/16 dev wg0 table 51820
+		rule 32764: lookup main suppress_prefixlength 0
+		rule 32765: not fwmark 0xca6c lookup 51820`)
+	facts.Warnings = []string{"1 of the routes of this host could not be read and are left out of the plan: an address of 3 bytes"}
+	p := NewPlan(Input{
+		Cluster: cluster("10.130.0.0/16", "10.132.0.0/16", "fd12::/64"), Facts: facts,
+		Settings:  settings(t, "--allow-conflicting-subnets=10.130.0.0/16", "--never-proxy=10.130.0.1/32"),
+		Overlay:   []netip.Prefix{netip.MustParsePrefix("245.1.2.4/31")},
+		Protected: []Protected{ProtectAddr(netip.MustParseAddr("10.130.0.10"), "API server")},
+	})
+	text, err := json.MarshalIndent(p, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "plan", string(text)+"\n")
 }

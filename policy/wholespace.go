@@ -16,23 +16,51 @@ import (
 // A route inside another of the same interface is not one of them: it was put there on purpose.
 func wholeSpace(routes []Route) []bool {
 	whole := make([]bool, len(routes))
-	pieces := map[exit][]int{}
-	for i, r := range routes {
-		switch {
-		case !r.Prefix.IsValid():
-		case r.Prefix.Bits() == 0:
+	sizes := map[exit]*float64{}
+	var last exit
+	var size *float64
+	for i := range routes {
+		r := &routes[i]
+		if r.Prefix.IsValid() && r.Prefix.Bits() == 0 {
 			whole[i] = true
-		case len(r.NextHops) == 1 && r.NextHops[0].Link != 0 && isUnicast(r.Type):
-			e := exit{familyOf(r.Prefix.Addr()), r.Table, r.NextHops[0].Link}
-			pieces[e] = append(pieces[e], i)
 		}
+		e, ok := exitOf(r)
+		if !ok {
+			continue
+		}
+		if e != last { // neighbours in a listing mostly have one exit
+			last, size = e, sizes[e]
+			if size == nil {
+				size = new(float64)
+				sizes[e] = size
+			}
+		}
+		*size += math.Ldexp(1, -r.Prefix.Bits())
 	}
-	for e, members := range pieces {
-		if couldCover(e.family, routes, members) {
-			markCover(e.family, routes, members, whole)
+	for e, size := range sizes {
+		if couldCover(e.family, *size) {
+			markCover(e.family, routes, exitMembers(routes, e), whole)
 		}
 	}
 	return whole
+}
+
+// exitOf returns the interface that a route could be a piece of the whole space of.
+func exitOf(r *Route) (exit, bool) {
+	if !r.Prefix.IsValid() || r.Prefix.Bits() == 0 || len(r.NextHops) != 1 || r.NextHops[0].Link == 0 || !isUnicast(r.Type) {
+		return exit{}, false
+	}
+	return exit{familyOf(r.Prefix.Addr()), r.Table, r.NextHops[0].Link}, true
+}
+
+func exitMembers(routes []Route, want exit) []int {
+	var out []int
+	for i := range routes {
+		if e, ok := exitOf(&routes[i]); ok && e == want {
+			out = append(out, i)
+		}
+	}
+	return out
 }
 
 // exit is one interface as seen from one table.
@@ -45,17 +73,12 @@ type exit struct {
 func isUnicast(t RouteType) bool { return t == "" || t == Unicast }
 
 // couldCover is the cheap test that spares nearly every interface the sorting: do the sizes of its
-// routes add up to the internet at all?
-func couldCover(f Family, routes []Route, members []int) bool {
-	need := 0.75 // of IPv4; the private, multicast and class E ranges are 0.146 of it
+// routes, as parts of the whole space, add up to the internet at all?
+func couldCover(f Family, size float64) bool {
 	if f == IPv6 {
-		need = 0.125 // 2000::/3
+		return size > 0.125-1e-6 // 2000::/3
 	}
-	sum := 0.0
-	for _, i := range members {
-		sum += math.Ldexp(1, -routes[i].Prefix.Bits())
-	}
-	return sum > need-1e-6
+	return size > 0.75 // the private, multicast and class E ranges are 0.15 of IPv4
 }
 
 // holes is how many single addresses a cover may leave out: lists made for a VPN often leave out
