@@ -86,3 +86,24 @@ func TestConsentText(t *testing.T) {
 	}
 	golden(t, "consent", ConsentNeeded(Input{Settings: s, Cluster: lab, Facts: host(t, vpn)}).Text)
 }
+
+// TestWithout: who has not agreed still gets what the Policy leaves alone.
+func TestWithout(t *testing.T) {
+	s, _, err := Merge(
+		layer(t, SourceFile, "routing: {alsoProxySubnets: [+198.51.100.0/24]}"),
+		layer(t, SourcePolicy, "routing: {allowConflictingSubnets: [10.128.0.0/9], alsoProxySubnets: [192.0.2.0/24], neverProxySubnets: [10.130.0.9/32]}\ndns: {includeSuffixes: [corp.example]}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := s.Without(SourcePolicy)
+	want := []string{"never 10.130.0.9/32 policy policy.yaml:1", "also 198.51.100.0/24 file file.yaml:1"}
+	if got := ruleTexts(left.Routing); !reflect.DeepEqual(got, want) || len(left.DNS.IncludeSuffixes) > 0 {
+		t.Errorf("got %q and %v", got, left.DNS.IncludeSuffixes)
+	}
+	if len(s.Routing) != 4 || len(s.DNS.IncludeSuffixes) != 1 {
+		t.Error("the settings themselves were changed")
+	}
+	if c := ConsentNeeded(Input{Settings: left, Cluster: lab, Facts: host(t, vpn)}); c.Needed {
+		t.Errorf("consent is still needed: %q", c.Takes)
+	}
+}

@@ -57,10 +57,13 @@ type RoutingRule struct {
 	Origin  Origin       `json:"origin"`
 }
 
-// Without returns the settings without what came from source. It is how a plan looks before the
-// user agreed to a cluster's Policy.
+// Without returns the settings without what source would take from the host: its allowed and
+// also-proxied prefixes and its domains. It is how a plan looks before the user agreed to a cluster's
+// Policy. Never-proxied prefixes take nothing and stay.
 func (s Settings) Without(source Source) Settings {
-	s.Routing = slices.DeleteFunc(slices.Clone(s.Routing), func(r RoutingRule) bool { return r.Origin.Source == source })
+	s.Routing = slices.DeleteFunc(slices.Clone(s.Routing), func(r RoutingRule) bool {
+		return r.Origin.Source == source && r.Resolve != ResolveNever
+	})
 	s.DNS.IncludeSuffixes = slices.DeleteFunc(slices.Clone(s.DNS.IncludeSuffixes), func(x Suffix) bool { return x.Origin.Source == source })
 	return s
 }

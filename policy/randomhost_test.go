@@ -1,0 +1,156 @@
+package policy
+
+import (
+	"math/rand/v2"
+	"net/netip"
+)
+
+// randomHost makes inputs in a small part of the address space, so that everything meets everything.
+type randomHost struct {
+	r      *rand.Rand
+	family Family
+}
+
+func (h randomHost) chance(oneIn int) bool { return h.r.IntN(oneIn) == 0 }
+
+// prefix returns one of few prefixes of 10.128.0.0/9 or fd00::/16: lengths and bits are chosen so that
+// nesting, equality and neighbourhood are all likely.
+func (h randomHost) prefix() netip.Prefix {
+	if h.family == IPv4 {
+		lengths := []int{9, 12, 14, 16, 16, 17, 24, 26, 31, 32}
+		a := netip.AddrFrom4([4]byte{10, byte(128 + 2*h.r.IntN(3)), byte(64 * h.r.IntN(4)), byte(h.r.IntN(4))})
+		p, _ := a.Prefix(lengths[h.r.IntN(len(lengths))])
+		return p
+	}
+	lengths := []int{16, 32, 48, 64, 112, 127, 128}
+	var b [16]byte
+	b[0], b[1], b[3], b[5], b[15] = 0xfd, 0x10, byte(h.r.IntN(2)), byte(h.r.IntN(2)), byte(h.r.IntN(4))
+	p, _ := netip.AddrFrom16(b).Prefix(lengths[h.r.IntN(len(lengths))])
+	return p
+}
+
+func (h randomHost) addr() netip.Addr { return h.prefix().Addr() }
+
+func (h randomHost) prefixes(most int) []netip.Prefix {
+	var out []netip.Prefix
+	for range h.r.IntN(most + 1) {
+		out = append(out, h.prefix())
+	}
+	return out
+}
+
+var randomTables = []uint32{TableMain, TableMain, 51, 52, 77}
+
+func (h randomHost) route() Route {
+	r := Route{Prefix: h.prefix(), Table: randomTables[h.r.IntN(len(randomTables))], Type: Unicast, Protocol: 3, Metric: uint32(h.r.IntN(3))}
+	r.NextHops = []NextHop{{Link: 1 + h.r.IntN(3)}}
+	switch h.r.IntN(12) {
+	case 0:
+		r.Type, r.NextHops = Blackhole, nil
+	case 1, 2:
+		r.Type, r.NextHops = Throw, nil
+	case 3:
+		r.Protocol = ProtocolKernel
+	case 4:
+		r.NextHops[0].Addr = h.addr()
+	}
+	return r
+}
+
+func (h randomHost) defaults() []Route {
+	all := all4
+	halves := []string{"0.0.0.0/1", "128.0.0.0/1"}
+	if h.family == IPv6 {
+		all, halves = all6, []string{"::/1", "8000::/1"}
+	}
+	hop := NextHop{Addr: h.addr(), Link: 1 + h.r.IntN(3)}
+	table := randomTables[h.r.IntN(len(randomTables))]
+	out := []Route{{Prefix: all, Table: table, Type: Unicast, NextHops: []NextHop{hop}}}
+	if h.chance(2) {
+		return out
+	}
+	for _, p := range halves {
+		out = append(out, Route{Prefix: netip.MustParsePrefix(p), Table: table, Type: Unicast, NextHops: []NextHop{hop}})
+	}
+	return out
+}
+
+func (h randomHost) rule() Rule {
+	r := Rule{Family: h.family, Priority: uint32(2 + h.r.IntN(40)), Table: randomTables[h.r.IntN(len(randomTables))]}
+	if h.chance(2) {
+		r.Priority = uint32(32740 + h.r.IntN(26))
+	}
+	if h.chance(5) {
+		r.Mark = Mark{0xca6c, ^uint32(0)}
+		r.Invert = h.chance(2)
+	}
+	if h.chance(4) {
+		r.Dst = h.prefix()
+	}
+	if h.chance(6) {
+		r.UIDs = &UIDRange{1000, 1000}
+	}
+	if h.chance(6) {
+		r.MinPrefixLen = 1 + h.r.IntN(20)
+	}
+	switch h.r.IntN(16) {
+	case 0:
+		r.IIF = "lo"
+	case 1:
+		r.OIF = "eth0"
+	case 2:
+		r.Src = h.prefix()
+	case 3:
+		r.Partial = true
+	case 4:
+		r = Rule{Family: h.family, Priority: r.Priority, Action: ActionGoto, Goto: r.Priority + 1 + uint32(h.r.IntN(20))}
+	case 5:
+		r = Rule{Family: h.family, Priority: r.Priority, Action: ActionProhibit, Dst: h.prefix()}
+	}
+	return r
+}
+
+func (h randomHost) facts() Facts {
+	f := Facts{Rules: DefaultRules(), Links: []Link{
+		{Index: 1, Name: "eth0"},
+		{Index: 2, Name: "tun0", Kind: "tun", PointToPoint: true},
+		{Index: 3, Name: "wg0", Kind: "wireguard"},
+	}}
+	for i := range f.Links {
+		if h.chance(3) {
+			f.Links[i].Addresses = []netip.Prefix{netip.PrefixFrom(h.addr(), 24)}
+		}
+	}
+	for range h.r.IntN(12) {
+		f.Routes = append(f.Routes, h.route())
+	}
+	if !h.chance(4) {
+		f.Routes = append(f.Routes, h.defaults()...)
+	}
+	for range h.r.IntN(5) {
+		f.Rules = append(f.Rules, h.rule())
+	}
+	return f
+}
+
+func (h randomHost) input() Input {
+	in := Input{Facts: h.facts(), Own: Own{Interface: "culvert0", Table: 7830}}
+	for _, p := range h.prefixes(2) {
+		in.Cluster.Services = append(in.Cluster.Services, Subnet{Prefix: p})
+	}
+	for _, p := range h.prefixes(3) {
+		in.Cluster.Pods = append(in.Cluster.Pods, Subnet{Prefix: p})
+	}
+	for resolve, most := range map[Resolve]int{ResolveAllow: 3, ResolveAlso: 2, ResolveNever: 2} {
+		for _, p := range h.prefixes(most) {
+			in.Settings.Routing = append(in.Settings.Routing, RoutingRule{p, resolve, Origin{SourceFlag, Position{Name: "--" + string(resolve)}}})
+		}
+	}
+	for range h.r.IntN(3) {
+		in.Protected = append(in.Protected, ProtectAddr(h.addr(), "API server"))
+	}
+	if h.chance(2) {
+		in.Overlay = []netip.Prefix{netip.MustParsePrefix("245.1.2.4/31")}
+	}
+	return in
+}
