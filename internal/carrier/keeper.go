@@ -15,8 +15,9 @@ type Keeper struct {
 	Bind *Bind
 	// Endpoint is the made-up address under which wireguard-go knows the gateway.
 	Endpoint netip.AddrPort
-	// Dial opens a stream. It should return when ctx ends, at the latest after Timing.Dial, and the stream's
-	// Close must unblock its Read and Write.
+	// Dial opens a stream. It must return soon after ctx has ended (at the latest Timing.Dial after its
+	// beginning), because Run waits for it at its own end. The stream's Close must unblock its Read and
+	// Write and not wait for the other side.
 	Dial   func(ctx context.Context) (io.ReadWriteCloser, error)
 	Hello  Hello        // what to say; see Hello
 	Log    *slog.Logger // nil: nothing is logged

@@ -239,6 +239,42 @@ func TestKick(t *testing.T) {
 			}
 		})
 	})
+	t.Run("in a storm lets dials through and moves over when it ends", func(t *testing.T) {
+		inWorld(t, Hello{}, nil, func(w *world) {
+			w.until("connected", time.Second, w.connected)
+			storm := time.Now()
+			for range 500 {
+				w.keeper.Kick()
+				time.Sleep(10 * time.Millisecond)
+			}
+			if d, most := w.net.Dials(), int(time.Since(storm)/(100*time.Millisecond))+2; d > most {
+				t.Errorf("%d dials, want at most one in 100 ms", d)
+			}
+			before := w.net.Dials()
+			time.Sleep(5 * time.Second)
+			if d := w.net.Dials() - before; d > 2 || !w.connected() {
+				t.Errorf("%d dials after the storm, connected %v", d, w.connected())
+			}
+			w.until("one stream only", time.Second, func() bool { return w.server.Stats().Streams == 1 })
+		})
+	})
+	t.Run("lets a slow dial through a storm", func(t *testing.T) {
+		inWorld(t, Hello{}, func(w *world) {
+			dial := w.keeper.Dial
+			w.keeper.Dial = func(ctx context.Context) (io.ReadWriteCloser, error) {
+				time.Sleep(600 * time.Millisecond)
+				return dial(ctx)
+			}
+		}, func(w *world) {
+			for range 200 {
+				w.keeper.Kick()
+				time.Sleep(10 * time.Millisecond)
+			}
+			if !w.connected() {
+				t.Error("not connected")
+			}
+		})
+	})
 	t.Run("ends a dial that hangs", func(t *testing.T) {
 		inWorld(t, Hello{}, func(w *world) { w.net.Down(true, true) }, func(w *world) {
 			time.Sleep(2500 * time.Millisecond)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -171,6 +172,52 @@ func TestFlow(t *testing.T) {
 				}
 				if got.disorder > 0 {
 					t.Errorf("%d packets out of order", got.disorder)
+				}
+			})
+		})
+	}
+}
+
+// TestFlowFollows changes the path while it is full.
+func TestFlowFollows(t *testing.T) {
+	const packet, batch = 1400, 32
+	for _, row := range []struct {
+		name          string
+		before, after streamtest.Shape
+	}{
+		{"slower", streamtest.Shape{Rate: 20e6, Delay: 5 * time.Millisecond}, streamtest.Shape{Rate: 2e6, Delay: 5 * time.Millisecond}},
+		{"faster", streamtest.Shape{Rate: 2e6, Delay: 5 * time.Millisecond}, streamtest.Shape{Rate: 20e6, Delay: 5 * time.Millisecond}},
+		{"longer", streamtest.Shape{Rate: 10e6, Delay: time.Millisecond}, streamtest.Shape{Rate: 10e6, Delay: 40 * time.Millisecond}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t, row.before)
+				defer p.close()
+				var bytes atomic.Int64
+				listen(t, p.gatewayBind, func(b []byte, _ conn.Endpoint) { bytes.Add(int64(len(b))) })
+				listen(t, p.nodeBind, func([]byte, conn.Endpoint) {})
+				bufs := make([][]byte, batch)
+				for i := range bufs {
+					bufs[i] = make([]byte, packet)
+				}
+				offer := func(d time.Duration, rate float64) (worst int) {
+					pause := time.Duration(batch * packet / rate / 2 * 1e9)
+					for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(pause) {
+						p.nodeBind.Send(bufs, p.node.endpoint)
+						worst = max(worst, p.nodeStream.OnTheWay())
+					}
+					return worst
+				}
+				offer(3*time.Second, row.before.Rate)
+				p.nodeStream.SetShape(row.after)
+				offer(35*time.Second, row.after.Rate) // a longer way shows when the shortest round trip expires
+				bytes.Store(0)
+				worst := offer(3*time.Second, row.after.Rate)
+				fill := float64(bytes.Load()) / 3 / row.after.Rate
+				waiting := time.Duration(float64(worst)/row.after.Rate*1e9) - row.after.Delay
+				t.Logf("fill %.2f, waiting in the path %v", fill, waiting)
+				if fill < 0.85 || waiting > 120*time.Millisecond {
+					t.Errorf("filled %.2f of the rate with %v waiting in the path", fill, waiting)
 				}
 			})
 		})

@@ -39,6 +39,9 @@ type run struct {
 	tasks    sync.WaitGroup // dials, and links no longer in use
 }
 
+// kickPatience is the time a dial has although it began before a kick.
+const kickPatience = time.Second
+
 // result is the outcome of a dial.
 type result struct {
 	link *link
@@ -62,7 +65,7 @@ func (r *run) loop(ctx context.Context) error {
 		case <-r.kick:
 			r.kickNow()
 		case <-r.retry.C:
-			r.dial(ctx)
+			r.dialNow(ctx)
 		case <-r.drained: // its last packets may have led the gateway back to it
 			r.switched()
 		case res := <-r.results:
@@ -88,7 +91,10 @@ func (r *run) plan() {
 		return
 	}
 	wait := time.Duration(0)
-	if r.failures > 0 {
+	switch {
+	case r.kicked: // kicks may come in bursts
+		wait = max(r.timing.MinWait-time.Since(r.dialled), 0)
+	case r.failures > 0:
 		gap := min(r.timing.MinWait<<min(r.failures-1, 20), r.timing.MaxWait)
 		gap = gap/2 + rand.N(gap/2+1)
 		wait = max(gap-time.Since(r.dialled), r.timing.MinWait/2)
@@ -96,9 +102,16 @@ func (r *run) plan() {
 	r.retry.Reset(wait)
 }
 
-// dial starts a dial, unless none is needed any more.
-func (r *run) dial(ctx context.Context) {
-	if r.dialling != nil || !r.wanted() {
+// dialNow starts a dial, unless none is needed any more. It gives up one that went the old way: its outcome
+// starts the next.
+func (r *run) dialNow(ctx context.Context) {
+	if r.dialling != nil {
+		if r.stale {
+			r.dialling()
+		}
+		return
+	}
+	if !r.wanted() {
 		return
 	}
 	ctx, r.dialling = context.WithTimeout(ctx, r.timing.Dial)
@@ -291,8 +304,8 @@ func (r *run) kickNow() {
 	}
 	r.kicked, r.failures = true, 0
 	if r.dialling != nil {
-		r.stale = true
-		r.dialling() // its packets may go the old way; its outcome starts the next
+		r.stale = true // its packets may go the old way, but in a storm of kicks one must get through
+		r.retry.Reset(max(kickPatience-time.Since(r.dialled), 0))
 		return
 	}
 	r.plan()
