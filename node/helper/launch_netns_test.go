@@ -223,7 +223,7 @@ func TestConnectAndQuitLeaveNoTrace(t *testing.T) {
 		t.Errorf("upstreams %v, want the host's own", c.report.Host)
 	}
 	c.command(t, "close")
-	t.Logf("restored %v after quit", equalWithin(t, before, time.Second))
+	t.Logf("restored %v after quit", restoredWithin(t, before, time.Second))
 	if err := c.Wait(); err != nil {
 		t.Errorf("processes ended with %v\n%s", err, logs(LaunchOptions{}))
 	}
@@ -241,7 +241,7 @@ func TestUserHalfRunsAsTheInvokingUser(t *testing.T) {
 		t.Errorf("node.log is %s", out)
 	}
 	c.end(t)
-	equalWithin(t, before, time.Second)
+	restoredWithin(t, before, time.Second)
 }
 
 func TestKilledProcessesAreCleanedUpAfter(t *testing.T) {
@@ -270,7 +270,7 @@ func TestKilledProcessesAreCleanedUpAfter(t *testing.T) {
 				t.Fatal(c.report.Error)
 			}
 			kill(t, c)
-			t.Logf("restored after %v", equalWithin(t, before, time.Second))
+			t.Logf("restored after %v", restoredWithin(t, before, time.Second))
 			_ = c.Wait()
 			eventually(t, time.Second, "the lock is free", func() bool { return !(Paths{}).Running(DefaultName) })
 		})
@@ -283,7 +283,7 @@ func TestStoppedUserHalfDoesNotDelayTheRestore(t *testing.T) {
 	c := connect(t, LaunchOptions{})
 	sendSignal(t, c.NodePID, unix.SIGSTOP)
 	sendSignal(t, c.HelperPID, unix.SIGKILL)
-	t.Logf("restored after %v", equalWithin(t, before, time.Second))
+	t.Logf("restored after %v", restoredWithin(t, before, time.Second))
 }
 
 func sendSignal(t testing.TB, pid int, sig unix.Signal) {
@@ -315,10 +315,10 @@ func TestKillAtRandomInstants(t *testing.T) {
 			victim = c.NodePID
 		}
 		sendSignal(t, victim, unix.SIGKILL)
-		worst = max(worst, equalWithin(t, before, time.Second))
+		worst = max(worst, restoredWithin(t, before, time.Second))
 		c.end(t)
 		eventually(t, time.Second, "the lock is free", func() bool { return !(Paths{}).Running(DefaultName) })
-		equalWithin(t, before, 0)
+		restoredWithin(t, before, 50*time.Millisecond)
 	}
 	t.Logf("%d rounds, restored within %v at worst", rounds, worst)
 }
@@ -335,7 +335,7 @@ func TestEverythingKilledIsRepairedByTheNextStart(t *testing.T) {
 		t.Fatalf("start after a crash: %s", again.report.Error)
 	}
 	again.command(t, "close")
-	equalWithin(t, before, time.Second)
+	restoredWithin(t, before, time.Second)
 }
 
 // killAll kills all three processes at once: the guard first, stopped beforehand so that nobody acts.
@@ -359,7 +359,7 @@ func TestEverythingKilledIsRepairedByCleanup(t *testing.T) {
 	if err != nil || len(done) == 0 {
 		t.Fatalf("cleanup did %q, error %v", done, err)
 	}
-	equalWithin(t, before, 0)
+	restoredWithin(t, before, 50*time.Millisecond)
 	if done, err := CleanupAll(t.Context(), Paths{}, testLog(t)); err != nil || len(done) != 0 {
 		t.Fatalf("a second cleanup did %q, error %v", done, err)
 	}
@@ -378,7 +378,7 @@ func TestCleanupWithoutJournal(t *testing.T) {
 		t.Fatalf("cleanup did %q, error %v", done, err)
 	}
 	sh(t, "mv /mnt/resolv.conf /etc/resolv.conf")
-	equalWithin(t, before, 0)
+	restoredWithin(t, before, 50*time.Millisecond)
 }
 
 func TestWhatOtherProgramsUndoIsPutBack(t *testing.T) {
@@ -400,14 +400,14 @@ func TestWhatOtherProgramsUndoIsPutBack(t *testing.T) {
 		equalWithin(t, connected, resyncEvery+2*time.Second)
 	}
 	c.command(t, "close")
-	equalWithin(t, before, time.Second)
+	restoredWithin(t, before, time.Second)
 }
 
 func TestRemovedInterfaceEndsTheConnection(t *testing.T) {
 	before := snapshot(t)
 	connect(t, LaunchOptions{})
 	sh(t, "ip link del culvert0")
-	equalWithin(t, before, resyncEvery+2*time.Second)
+	restoredWithin(t, before, resyncEvery+2*time.Second)
 }
 
 // A file that is a mount point of its own cannot be replaced by renaming, as in containers.
@@ -421,7 +421,7 @@ func TestMountedResolverFile(t *testing.T) {
 			t.Fatalf("not hooked up: %s", c.report.Error)
 		}
 		sendSignal(t, c.HelperPID, unix.SIGKILL)
-		equalWithin(t, before, time.Second)
+		restoredWithin(t, before, time.Second)
 		c.end(t)
 		eventually(t, time.Second, "the lock is free", func() bool { return !(Paths{}).Running(DefaultName) })
 	}
@@ -436,7 +436,7 @@ func TestHostThatSwitchesIPv6OffForNewInterfaces(t *testing.T) {
 		t.Errorf("no IPv6 address: %s", c.report.Error)
 	}
 	c.command(t, "close")
-	equalWithin(t, before, time.Second)
+	restoredWithin(t, before, time.Second)
 }
 
 func TestRestoreSurvivesAnotherBoot(t *testing.T) {
@@ -456,7 +456,7 @@ func TestRestoreSurvivesAnotherBoot(t *testing.T) {
 		t.Error("a journal of another boot had the network changed")
 	}
 	sh(t, "ip rule del priority 5000")
-	equalWithin(t, before, 0)
+	restoredWithin(t, before, 50*time.Millisecond)
 	sh(t, "ip rule add priority 5000 lookup 7830")
 }
 
@@ -473,7 +473,7 @@ func TestSecondConnectionOfTheSameNameIsRefused(t *testing.T) {
 		t.Errorf("cleanup beside a running connection did %q, error %v", done, err)
 	}
 	c.command(t, "close")
-	equalWithin(t, before, time.Second)
+	restoredWithin(t, before, time.Second)
 }
 
 func TestForeignInterfaceIsLeftAlone(t *testing.T) {
@@ -491,7 +491,7 @@ func TestForeignInterfaceIsLeftAlone(t *testing.T) {
 				t.Errorf("user half reports %q", c.report.Error)
 			}
 			c.end(t)
-			equalWithin(t, before, time.Second)
+			restoredWithin(t, before, time.Second)
 		})
 	}
 }
@@ -524,7 +524,7 @@ func TestTwoConnectionsStackAndLeaveInAnyOrder(t *testing.T) {
 				a.command(t, "close")
 			}
 			_, _ = a.Wait(), b.Wait()
-			equalWithin(t, before, time.Second)
+			restoredWithin(t, before, time.Second)
 		})
 	}
 }

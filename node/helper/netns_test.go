@@ -3,7 +3,6 @@
 package helper
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/culvert-dev/culvert/node/hostnet"
 )
 
 // The tests with the build tag netns need root. They run in a network and a mount namespace of their
@@ -110,41 +111,66 @@ nft add table inet other; nft add chain inet other in '{ type filter hook input 
 // snapshot returns what tests compare: everything of the host that a connection touches, or must not.
 func snapshot(t testing.TB) string {
 	t.Helper()
-	var b bytes.Buffer
-	for _, line := range []string{
-		"ip -details link show | sed -E 's/ (gso|gro|tso)_[a-z0-9_]+ [0-9]+//g'",
-		"ip address show | grep -v valid_lft",
-		"ip -4 route show table all", "ip -6 route show table all | sed -E 's/ expires [0-9]+sec//'",
+	out, err := exec.Command("sh", "-ec", strings.Join([]string{
+		"ip -details link show", "ip address show | grep -v valid_lft",
+		"ip -4 route show table all", "ip -6 route show table all",
 		"ip -4 rule show", "ip -6 rule show",
 		"nft --stateless list ruleset",
 		"ls -la --time-style=full-iso /etc/resolv.conf", "ls -A /etc | grep resolv", "cat /etc/resolv.conf",
 		"ls -A /run/wireguard 2>/dev/null || true",
 		"ls -A /var/lib",
-	} {
-		out, err := exec.Command("sh", "-ec", line).CombinedOutput()
-		if err != nil {
-			t.Fatalf("%s: %v: %s", line, err, out)
-		}
-		fmt.Fprintf(&b, "$ %s\n%s", line, out)
+	}, "; echo ----; ")).CombinedOutput()
+	if err != nil {
+		t.Fatalf("snapshot: %v: %s", err, out)
 	}
-	return b.String()
+	return string(out)
 }
 
-// equalWithin waits until the host is as it was.
-func equalWithin(t testing.TB, before string, limit time.Duration) time.Duration {
+// restoredWithin waits until nothing of ours is on the host and no journal is left, checks that this
+// took no longer than limit, and that the host then is as it was before.
+func restoredWithin(t testing.TB, before string, limit time.Duration) time.Duration {
 	t.Helper()
 	start := time.Now()
-	for {
-		taken := time.Now()
-		now := snapshot(t)
-		if now == before {
-			return taken.Sub(start)
-		}
-		if time.Since(start) > limit {
-			t.Fatalf("the host is not as it was after %v:\n%s", limit, diff(t, before, now))
-		}
-		time.Sleep(5 * time.Millisecond)
+	host, closeHost, err := hostnet.New()
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer closeHost()
+	took := time.Since(start)
+	for !clean(t, host) && took <= limit {
+		time.Sleep(2 * time.Millisecond)
+		took = time.Since(start)
+	}
+	if now := snapshot(t); now != before || took > limit {
+		t.Fatalf("restored in %v, limit %v; not as it was:\n%s", took, limit, diff(t, before, now))
+	}
+	return took
+}
+
+// clean reports whether nothing carries our marks. Removing the journal is the last step of a restore.
+func clean(t testing.TB, host hostnet.Host) bool {
+	t.Helper()
+	marked, err := host.Marked()
+	if err != nil {
+		t.Fatal(err)
+	}
+	journals, err := (Paths{}).journals().Names()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(marked) == 0 && len(journals) == 0
+}
+
+// equalWithin waits until the host is as in an earlier snapshot.
+func equalWithin(t testing.TB, want string, limit time.Duration) {
+	t.Helper()
+	var now string
+	for end := time.Now().Add(limit); time.Now().Before(end); {
+		if now = snapshot(t); now == want {
+			return
+		}
+	}
+	t.Fatalf("not as it was within %v:\n%s", limit, diff(t, want, now))
 }
 
 // diff returns what changed.
