@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"reflect"
 	"slices"
@@ -16,7 +17,7 @@ import (
 
 // schema is what this test reads of a JSON schema, that of a CRD or that of the chart's values.
 type schema struct {
-	Type       string            `json:"type"`
+	Type       jsonTypeName      `json:"type"`
 	Format     string            `json:"format"`
 	Properties map[string]schema `json:"properties"`
 	Required   []string          `json:"required"`
@@ -30,6 +31,22 @@ type schema struct {
 	Rules      []struct {
 		Rule, Message, MessageExpression string
 	} `json:"x-kubernetes-validations"`
+}
+
+// jsonTypeName is a type that a schema names, alone or in a list with null.
+type jsonTypeName string
+
+func (n *jsonTypeName) UnmarshalJSON(data []byte) error {
+	var list []string
+	if json.Unmarshal(data, &list) != nil {
+		return json.Unmarshal(data, (*string)(n))
+	}
+	list = slices.DeleteFunc(list, func(s string) bool { return s == "null" })
+	if len(list) != 1 {
+		return fmt.Errorf("types %s: want one, and perhaps null", data)
+	}
+	*n = jsonTypeName(list[0])
+	return nil
 }
 
 // crdSchema returns the schema of the only version in a CRD file.
@@ -136,7 +153,7 @@ func compareFields(t *testing.T, path string, s schema, goType reflect.Type) {
 }
 
 // jsonType is the name a JSON schema has for how Go encodes goType.
-func jsonType(goType reflect.Type) string {
+func jsonType(goType reflect.Type) jsonTypeName {
 	switch {
 	case goType == reflect.TypeFor[metav1.Time]():
 		return "string"
@@ -151,7 +168,7 @@ func jsonType(goType reflect.Type) string {
 	case goType.Kind() == reflect.Int32, goType.Kind() == reflect.Int64:
 		return "integer"
 	}
-	return "unknown to this test: " + goType.String()
+	return jsonTypeName("unknown to this test: " + goType.String())
 }
 
 // TestCRDsAreBounded keeps the cost of validation bounded: the API server refuses rules whose worst
