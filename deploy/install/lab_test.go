@@ -329,6 +329,16 @@ func changesOnlyWhatIsNamed(t *testing.T, l *lab) {
 	if fmt.Sprint(allowed, namespaces) != "[10.128.0.0/9] [shop]" {
 		t.Errorf("the Policy holds %v and %v after two upgrades", allowed, namespaces)
 	}
+	for _, takenAway := range []string{"client.routing.allowConflictingSubnets=null", "client.dns.namespaces={}", "client.dns=null"} {
+		upgrade(takenAway)
+	}
+	found, err = l.installer.dynamic.Resource(policyResource).Namespace(l.namespace).Get(ctx, "default", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if spec, _, _ := unstructured.NestedMap(found.Object, "spec"); len(spec) > 0 {
+		t.Errorf("the Policy still holds %v after all was taken away", spec)
+	}
 	set, err := l.installer.typed.AppsV1().StatefulSets(l.namespace).Get(ctx, workload, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)

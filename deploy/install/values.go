@@ -27,6 +27,7 @@ func (v Values) Merge() (map[string]any, error) {
 	if err != nil {
 		return nil, failure.New(failure.Usage, fmt.Errorf("chart values: %w", err), "")
 	}
+	emptyLists(merged)
 	if v.Image == "" {
 		return merged, nil
 	}
@@ -36,6 +37,21 @@ func (v Values) Merge() (map[string]any, error) {
 	}
 	image := map[string]any{"repository": repository, "tag": tag}
 	return chartloader.MergeMaps(merged, map[string]any{"image": image}), nil
+}
+
+// emptyLists makes the lists that --set key={} gives, Helm's one empty text, the empty lists that were
+// meant.
+func emptyLists(values map[string]any) {
+	for key, value := range values {
+		switch value := value.(type) {
+		case map[string]any:
+			emptyLists(value)
+		case []any:
+			if len(value) == 1 && value[0] == "" {
+				values[key] = []any{}
+			}
+		}
+	}
 }
 
 // splitImage splits REPOSITORY:TAG; the repository may hold a port.

@@ -22,6 +22,8 @@ func TestMergeValues(t *testing.T) {
 		{"nothing", Values{}, map[string]any{}},
 		{"a list", Values{Set: []string{"client.routing.allowConflictingSubnets={10.128.0.0/9,+fd00::/8}"}},
 			map[string]any{"client": map[string]any{"routing": map[string]any{"allowConflictingSubnets": []any{"10.128.0.0/9", "+fd00::/8"}}}}},
+		{"an empty list", Values{Set: []string{"egress.allow={}"}}, map[string]any{"egress": map[string]any{"allow": []any{}}}},
+		{"a key taken away", Values{Set: []string{"client.dns=null"}}, map[string]any{"client": map[string]any{"dns": nil}}},
 		{"--set wins over a file", Values{Files: []string{file}, Set: []string{"mtu=1400"}},
 			map[string]any{"mtu": int64(1400), "image": map[string]any{"tag": "file", "pullPolicy": "Never"}}},
 		{"--set-string keeps digits text", Values{SetString: []string{"image.tag=12"}},
