@@ -94,7 +94,7 @@ type Timeouts struct {
 	// the client gets ICMP "host unreachable".
 	Dial time.Duration
 	// TCP is the silence after which both ends of an established connection are probed; 0 means 2 h.
-	// A connection whose client answers no probe within another 4 min ends (RFC 5382, REQ-5).
+	// A connection whose client answers no probe within Transitory ends (RFC 5382, REQ-5).
 	TCP time.Duration
 	// Transitory is how long a half-closed TCP connection may stay silent; 0 means 4 min (RFC 5382).
 	Transitory time.Duration

@@ -5,13 +5,16 @@ import (
 	"os"
 
 	"golang.zx2c4.com/wireguard/tun"
+	"gvisor.dev/gvisor/pkg/tcpip"
 )
 
 // device is the side of the plane that WireGuard sees.
 type device struct {
-	plane   *Plane
-	events  chan tun.Event
-	scratch []outbound // of Read, which WireGuard calls from one goroutine
+	plane  *Plane
+	events chan tun.Event
+	// For Read, which WireGuard calls from one goroutine.
+	scratch []outbound
+	data    tcpip.SliceWriter
 }
 
 var _ tun.Device = (*device)(nil)
@@ -50,7 +53,7 @@ func (d *device) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	}
 	n, total := 0, 0
 	for i, o := range d.scratch[:taken] {
-		size, err := copyOut(bufs[n][offset:], o)
+		size, err := d.copyOut(bufs[n][offset:], o)
 		o.release()
 		d.scratch[i] = outbound{}
 		if err != nil {
@@ -68,21 +71,20 @@ func (d *device) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 }
 
 // copyOut copies the packet o into b and returns its length.
-func copyOut(b []byte, o outbound) (int, error) {
+func (d *device) copyOut(b []byte, o outbound) (int, error) {
+	if o.size() > len(b) {
+		return 0, fmt.Errorf("packet of %d bytes for a buffer of %d", o.size(), len(b))
+	}
 	if o.stack == nil {
-		if len(*o.made) > len(b) {
-			return 0, fmt.Errorf("packet of %d bytes for a buffer of %d", len(*o.made), len(b))
-		}
 		return copy(b, *o.made), nil
 	}
-	n := 0
-	for _, part := range o.stack.AsSlices() {
-		if len(part) > len(b)-n {
-			return 0, fmt.Errorf("packet of %d bytes for a buffer of %d", o.stack.Size(), len(b))
-		}
-		n += copy(b[n:], part)
+	n := copy(b, o.stack.NetworkHeader().Slice())
+	n += copy(b[n:], o.stack.TransportHeader().Slice())
+	d.data = b[n:o.size()]
+	if _, err := o.stack.Data().ReadTo(&d.data, true); err != nil {
+		return 0, fmt.Errorf("packet of the stack: %w", err)
 	}
-	return n, nil
+	return o.size() - len(d.data), nil
 }
 
 // ended is called once, when nothing will be read or written any more.

@@ -14,6 +14,14 @@ type outbound struct {
 	stack *stack.PacketBuffer
 }
 
+// size is the length of the packet in bytes.
+func (o outbound) size() int {
+	if o.stack != nil {
+		return o.stack.Size()
+	}
+	return len(*o.made)
+}
+
 // release gives back what o holds.
 func (o outbound) release() {
 	if o.stack != nil {

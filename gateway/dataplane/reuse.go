@@ -85,7 +85,7 @@ var synPauses = [...]time.Duration{time.Millisecond, 5 * time.Millisecond, 25 * 
 func (p *Plane) delay(in *inbound, t packet.TCPHeader, tries int) {
 	later := &inbound{peer: in.peer, header: in.header, bytes: slices.Clone(in.bytes)}
 	time.AfterFunc(synPauses[tries], func() {
-		if in.peer.ctx.Err() == nil {
+		if later.peer.ctx.Err() == nil {
 			p.fromPeerSYN(later, t, tries+1)
 		}
 	})

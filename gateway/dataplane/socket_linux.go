@@ -36,6 +36,17 @@ func readChunk(conn syscall.RawConn) (b *[]byte, n int, err error) {
 	return b, n, nil
 }
 
+// shareAddress sets SO_REUSEADDR, for [tcpFlow.connect].
+func shareAddress(_, _ string, c syscall.RawConn) error {
+	var err error
+	if ctlErr := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}); ctlErr != nil {
+		return ctlErr
+	}
+	return err
+}
+
 func ignoringEINTR(do func() (int, error)) (int, error) {
 	for {
 		n, err := do()

@@ -81,8 +81,8 @@ type errSocket struct{ tcpip.ErrConnectionReset }
 func (f *tcpFlow) moveUp() tcpip.Error {
 	b := chunks.Get().(*[]byte)
 	defer chunks.Put(b)
-	w := tcpip.SliceWriter(*b)
-	r, err := f.client.Read(&w, tcpip.ReadOptions{})
+	f.into = *b
+	r, err := f.client.Read(&f.into, tcpip.ReadOptions{})
 	if err != nil {
 		return err
 	}

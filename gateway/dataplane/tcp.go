@@ -16,12 +16,14 @@ func (p *Plane) fromPeerTCP(in *inbound) {
 		p.metrics.drop(dropMalformed)
 		return
 	}
-	const mask = packet.FlagSYN | packet.FlagACK | packet.FlagRST | packet.FlagFIN
-	if t.Flags&mask != packet.FlagSYN {
+	switch f := t.Flags; {
+	case f&packet.FlagSYN == 0 || f&packet.FlagACK != 0:
 		p.link.inject(in.bytes)
-		return
+	case f&(packet.FlagRST|packet.FlagFIN) != 0: // no stack sends these with a SYN
+		p.metrics.drop(dropMalformed)
+	default:
+		p.fromPeerSYN(in, t, 0)
 	}
-	p.fromPeerSYN(in, t, 0)
 }
 
 // fromPeerSYN takes a SYN: a new connection, a repetition, or a port pair used again. tries counts how

@@ -1,9 +1,12 @@
 package dataplane
 
 import (
+	"errors"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -30,6 +33,7 @@ type tcpFlow struct {
 	// FIN, serverEnded once the destination has.
 	active                  atomic.Int64
 	halfClosed, serverEnded atomic.Bool
+	into                    tcpip.SliceWriter // for toServer alone
 
 	mu     sync.Mutex
 	syn    []byte         // the newest SYN of the client, until it entered the stack
@@ -87,13 +91,29 @@ func (f *tcpFlow) dial() {
 var serverKeepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Minute, Interval: 30 * time.Second, Count: 6}
 
 func (f *tcpFlow) connect() (*net.TCPConn, error) {
-	d := net.Dialer{Timeout: f.plane.cfg.Timeouts.Dial, KeepAliveConfig: serverKeepAlive}
+	d := net.Dialer{Timeout: f.plane.cfg.Timeouts.Dial, KeepAliveConfig: serverKeepAlive, Control: shareAddress}
 	conn, err := d.DialContext(f.peer.ctx, "tcp", f.key.dst.String())
+	for range portTries {
+		if !errors.Is(err, syscall.EADDRNOTAVAIL) {
+			break
+		}
+		d.LocalAddr = &net.TCPAddr{Port: firstPort + rand.IntN(1<<16-firstPort)}
+		conn, err = d.DialContext(f.peer.ctx, "tcp", f.key.dst.String())
+	}
 	if err != nil {
 		return nil, err
 	}
 	return conn.(*net.TCPConn), nil
 }
+
+// When clients close first, their port pairs towards one destination stay in the kernel's TIME_WAIT for
+// a minute, and its choice of 28,000 source ports can run out. A port chosen here may be one of those:
+// the kernel reopens the pair when the socket names the port itself, shares addresses (SO_REUSEADDR,
+// like every socket dialled here) and both ends use timestamps.
+const (
+	portTries = 16
+	firstPort = 1024
+)
 
 // enterStack lets the waiting SYN into the stack, which will call [Plane.accept].
 func (f *tcpFlow) enterStack() {
@@ -159,15 +179,13 @@ func (f *tcpFlow) open(ep tcpip.Endpoint, wq *waiter.Queue) {
 	f.splice(wq)
 }
 
-// Probes of the client after Timeouts.TCP of silence: 4 of them in 4 minutes (RFC 5382, REQ-5).
-const (
-	clientProbeInterval = time.Minute
-	clientProbes        = 4
-)
+// clientProbes is how often the client is probed within Timeouts.Transitory, after Timeouts.TCP of
+// silence (RFC 5382, REQ-5: 2 h and 4 min together).
+const clientProbes = 4
 
 func (f *tcpFlow) keepAlive(ep tcpip.Endpoint) {
 	idle := tcpip.KeepaliveIdleOption(f.plane.cfg.Timeouts.TCP)
-	interval := tcpip.KeepaliveIntervalOption(clientProbeInterval)
+	interval := tcpip.KeepaliveIntervalOption(f.plane.cfg.Timeouts.Transitory / clientProbes)
 	_ = ep.SetSockOpt(&idle) // none of the three can fail on a TCP endpoint
 	_ = ep.SetSockOpt(&interval)
 	_ = ep.SetSockOptInt(tcpip.KeepaliveCountOption, clientProbes)
