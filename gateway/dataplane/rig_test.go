@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -74,6 +75,8 @@ type workstation struct {
 	stack *stack.Stack
 	link  *channel.Endpoint
 	wg    sync.WaitGroup
+	dark  atomic.Bool  // while set, packets are lost both ways
+	tap   func([]byte) // sees each packet to the workstation; set before the first
 }
 
 // join connects a workstation with the addresses of testPeer to p.
@@ -141,6 +144,9 @@ func (w *workstation) pumpUp(ctx context.Context) {
 				break
 			}
 		}
+		if w.dark.Load() {
+			continue
+		}
 		if _, err := w.plane.TUN().Write(batch, offset); err != nil && !errors.Is(err, os.ErrClosed) {
 			w.t.Errorf("write to the plane: %v", err)
 		}
@@ -164,6 +170,12 @@ func (w *workstation) pumpDown() {
 		}
 		for i := range n {
 			b := bufs[i][offset : offset+sizes[i]]
+			if w.dark.Load() {
+				continue
+			}
+			if w.tap != nil {
+				w.tap(b)
+			}
 			proto := header.IPv4ProtocolNumber
 			if b[0]>>4 == 6 {
 				proto = header.IPv6ProtocolNumber
