@@ -37,6 +37,7 @@ func gather(ctx context.Context, client *kube.Client) (knowledge, error) {
 		k.policy, err = client.Policy(ctx)
 		return err
 	})
+	group.Go(func() error { return client.CheckRights(ctx) })
 	group.Go(func() (err error) {
 		k.facts, err = routefacts.Read(ctx)
 		return err

@@ -26,12 +26,17 @@ func (d *dialled) wrap(dial dialFunc) dialFunc {
 		if err != nil {
 			return nil, err
 		}
-		remote, isTCP := conn.RemoteAddr().(*net.TCPAddr)
-		local, _ := conn.LocalAddr().(*net.TCPAddr)
-		if isTCP && local != nil {
-			d.add(remote.AddrPort(), local.AddrPort().Addr())
-		}
+		d.note(conn)
 		return conn, nil
+	}
+}
+
+// note remembers where a connection goes and whence.
+func (d *dialled) note(conn net.Conn) {
+	remote, isTCP := conn.RemoteAddr().(*net.TCPAddr)
+	local, _ := conn.LocalAddr().(*net.TCPAddr)
+	if isTCP && local != nil {
+		d.add(remote.AddrPort(), local.AddrPort().Addr())
 	}
 }
 

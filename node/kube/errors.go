@@ -63,9 +63,13 @@ func (c *Client) forbidden(doing string, err error) error {
 	if refusedByAdmission(err) {
 		return failure.New(failure.Refused, fmt.Errorf("%s: %w", doing, err), "")
 	}
-	hint := fmt.Sprintf("ask an administrator for this Role in namespace %s (bound to you by a RoleBinding):\n\n%s",
+	return failure.New(failure.Permission, fmt.Errorf("%s: not permitted: %w", doing, err), c.roleHint())
+}
+
+// roleHint is the Role that a user needs, to be handed to an administrator.
+func (c *Client) roleHint() string {
+	return fmt.Sprintf("ask an administrator to bind you to this Role in namespace %s (the chart makes it):\n\n%s",
 		c.namespace, deploy.UserRole(c.namespace))
-	return failure.New(failure.Permission, fmt.Errorf("%s: not permitted: %w", doing, err), hint)
 }
 
 func refusedByAdmission(err error) bool {
