@@ -495,3 +495,39 @@ func TestSetChangesWhatItWrote(t *testing.T) {
 		t.Errorf("restored to\n%s (%v)", read(t, path), err)
 	}
 }
+
+// TestFileBehindALinkIsFollowed has the file's owner write it while the link is replaced.
+func TestFileBehindALinkIsFollowed(t *testing.T) {
+	dir := t.TempDir()
+	path, watched := layouts["a link to another program's file"](t, dir)
+	m, journaled := managerAt(path, "default")
+	if _, err := m.Upstreams(); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Set(ours); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Unix(1e9, 0)
+	tick(t, m, &now, 2)
+	write(t, watched[1], "nameserver 192.0.2.50\nsearch elsewhere.example\n")
+	if c, changed := tick(t, m, &now, 2); !changed || c.Servers[0].String() != "192.0.2.50" {
+		t.Errorf("upstreams %v", c)
+	}
+	if got := read(t, path); !strings.Contains(got, "cluster.local elsewhere.example\n") {
+		t.Errorf("file is\n%s", got)
+	}
+	if err := os.Remove(watched[1]); err != nil {
+		t.Fatal(err)
+	}
+	if c, changed := tick(t, m, &now, 3); changed {
+		t.Errorf("a missing file changed the upstreams to %v", c)
+	}
+	write(t, watched[1], "nameserver 192.0.2.51\n")
+	want := looks(t, watched[1:])
+	if _, err := (*journaled).Restore(nil); err != nil {
+		t.Fatal(err)
+	}
+	if link, err := os.Readlink(path); err != nil || link != "managed/stub.conf" || looks(t, watched[1:]) != want {
+		t.Errorf("link is %q, %v", link, err)
+	}
+}

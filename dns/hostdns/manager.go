@@ -1,6 +1,8 @@
 package hostdns
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -60,17 +62,10 @@ func (m *Manager) Set(want Config) error {
 	}
 	next := *m.record
 	next.Ours = render(m.Name, want, next.Content)
-	if string(next.Ours) == string(m.record.Ours) {
+	if bytes.Equal(next.Ours, m.record.Ours) {
 		return nil
 	}
-	if err := m.Journal(&next); err != nil {
-		return err
-	}
-	m.record = &next
-	if !m.onTop() {
-		return nil // another connection's file stands above ours; ours is in its record's chain
-	}
-	return m.write()
+	return m.advance(&next)
 }
 
 // Upstreams returns the host's own configuration, whether hooked or not.
@@ -103,10 +98,40 @@ func (m *Manager) Check(now time.Time) (upstreams Config, changed bool, err erro
 	default:
 		err = m.repair(now)
 	}
+	err = errors.Join(err, m.follow())
 	upstreams = m.record.Upstreams(m.Lookup)
 	changed = !upstreams.Equal(m.told)
 	m.told = upstreams
 	return upstreams, changed, err
+}
+
+// follow keeps up with the file behind a link that was replaced: its owner goes on writing it, for
+// example when the host moves to another network.
+func (m *Manager) follow() error {
+	if m.record.Link == "" {
+		return nil
+	}
+	content, err := m.record.behindLink()
+	if err != nil || bytes.Equal(content, m.record.Content) {
+		return nil // a file that is missing for now says nothing new
+	}
+	next := *m.record
+	next.Content = content
+	next.Ours = render(m.Name, m.want, content)
+	return m.advance(&next)
+}
+
+// advance makes next the record and, if ours is the file that programs read and it differs, writes it.
+func (m *Manager) advance(next *Record) error {
+	same := bytes.Equal(next.Ours, m.record.Ours)
+	if err := m.Journal(next); err != nil {
+		return err
+	}
+	m.record = next
+	if same || !m.onTop() {
+		return nil // another connection's file stands above ours; ours is in its record's chain
+	}
+	return m.write()
 }
 
 // intact reports whether the file is as it should be: ours, or that of a connection above us.
@@ -117,7 +142,7 @@ func (m *Manager) intact() bool {
 	}
 	names := Connections(content)
 	if len(names) > 0 && names[0] == m.Name {
-		return string(content) == string(m.record.Ours)
+		return bytes.Equal(content, m.record.Ours)
 	}
 	for _, n := range names {
 		if n == m.Name && m.Lookup != nil && m.Lookup(names[0]) != nil {

@@ -103,6 +103,15 @@ func (r *Record) readOriginal() error {
 	return err
 }
 
+// behindLink returns what the file behind a replaced link says now.
+func (r *Record) behindLink() ([]byte, error) {
+	target := r.Link
+	if !filepath.IsAbs(target) {
+		target = filepath.Join(filepath.Dir(r.Path), target)
+	}
+	return os.ReadFile(target)
+}
+
 // hook writes our file.
 func (r *Record) hook() error {
 	mode, uid, gid := r.Mode, r.UID, r.GID

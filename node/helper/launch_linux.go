@@ -114,7 +114,7 @@ func (o LaunchOptions) start(lock *os.File) (l *Launched, err error) {
 		return nil, err
 	}
 	c.add(api)
-	helperLog, err := createLog(o.Paths.HelperLog(o.Name), os.Geteuid(), os.Getegid())
+	helperLog, err := createLog(o.Paths.HelperLog(o.Name), os.Geteuid(), int(o.User.GID))
 	if err != nil {
 		return nil, err
 	}
@@ -211,7 +211,7 @@ func (o LaunchOptions) listenAPI() (*os.File, error) {
 	return f, nil
 }
 
-// createLog begins a log, keeping the one before as NAME.old.
+// createLog begins a log, keeping the one before as NAME.old. The user's group can read it.
 func createLog(path string, uid, gid int) (*os.File, error) {
 	_ = os.Rename(path, path+".old")
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o640)

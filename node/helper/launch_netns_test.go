@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.zx2c4.com/wireguard/tun"
 
 	"github.com/culvert-dev/culvert/dns/hostdns"
 	"github.com/culvert-dev/culvert/node/hostnet"
@@ -32,6 +33,7 @@ type nodeReport struct {
 	Home      string
 	Sudo      string
 	Interface string
+	Batch     int // of the TUN device
 	Host      hostdns.Config
 	Error     string
 }
@@ -54,6 +56,12 @@ func testNode(args []string) int {
 	}
 	defer opened.Close()
 	r.Interface, r.Host = opened.Interface, opened.Host
+	if fd, err := opened.TakeTUN(); err == nil {
+		if dev, _, err := tun.CreateUnmonitoredTUNFromFD(fd); err == nil {
+			defer dev.Close()
+			r.Batch = dev.BatchSize()
+		}
+	}
 	_ = json.NewEncoder(report).Encode(r)
 	go obey(report, client)
 	for e := range client.Events() {
@@ -236,6 +244,9 @@ func TestUserHalfRunsAsTheInvokingUser(t *testing.T) {
 	r := c.report
 	if r.Error != "" || r.UID != 12345 || r.GID != 23456 || fmt.Sprint(r.Groups) != "[23456 34567]" || r.Home != "/home/someone" || r.Sudo != "" {
 		t.Errorf("user half ran as %+v", r)
+	}
+	if r.Batch < 2 {
+		t.Errorf("TUN of batch size %d: without privileges its offloads cannot be used", r.Batch)
 	}
 	if out := sh(t, "stat -c %u:%g:%a /run/culvert/default/node.log"); out != "12345:23456:640\n" {
 		t.Errorf("node.log is %s", out)

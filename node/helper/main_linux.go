@@ -89,7 +89,7 @@ func Main(args []string) int {
 		defer g.stop()
 		log.Info("helper started", "connection", name, "pid", os.Getpid())
 		defer removeRunFiles(paths, name)
-		return Run(ctx, Options{Name: name, Conn: conn, Host: host, Paths: paths, StartGuard: g.start, Log: log})
+		return Run(ctx, Options{Name: name, Conn: conn, Host: host, Paths: paths, StartGuard: g.start, Idle: slim, Log: log})
 	})
 }
 
@@ -211,6 +211,7 @@ func GuardMain(args []string) int {
 		defer lock.Close()
 		pipe := inheritedFile(fdPipe, "pipe from the helper")
 		defer pipe.Close()
+		slim()
 		if _, err := io.Copy(io.Discard, pipe); err != nil {
 			log.Warn("the pipe from the helper cannot be read; taking that for its end", "err", err)
 		}

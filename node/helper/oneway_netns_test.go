@@ -135,13 +135,15 @@ func (g *gatewayEnd) next(limit time.Duration, fits func(p []byte) bool) []byte 
 }
 
 var (
-	insider = netip.MustParseAddr("10.130.4.4") // somebody in the cluster
-	self    = netip.MustParseAddr("245.1.2.10") // the workstation's overlay address
+	insider  = netip.MustParseAddr("10.130.4.4") // somebody in the cluster
+	insider6 = netip.MustParseAddr("fd10:130::4")
+	self     = netip.MustParseAddr("245.1.2.10") // the workstation's overlay addresses
+	self6    = netip.MustParseAddr("fd00:c0de::10")
 )
 
 func TestNothingInTheClusterOpensAConnection(t *testing.T) {
 	g := openTunnel(t)
-	udp := listenUDP(t, self)
+	udp := listenUDP(t)
 	tcp, err := net.Listen("tcp", netip.AddrPortFrom(self, 4444).String())
 	if err != nil {
 		t.Fatal(err)
@@ -157,11 +159,15 @@ func TestNothingInTheClusterOpensAConnection(t *testing.T) {
 		"UDP to the resolver":         ipv4(insider, self, unix.IPPROTO_UDP, udpDatagram(insider, self, 999, 53, "in")),
 		"ping":                        ipv4(insider, self, unix.IPPROTO_ICMP, echoRequest(icmpID)),
 		"UDP to another address":      ipv4(insider, netip.MustParseAddr("192.168.77.1"), unix.IPPROTO_UDP, udpDatagram(insider, netip.MustParseAddr("192.168.77.1"), 999, port, "in")),
+		"ping over IPv6":              ipv6(insider6, self6, unix.IPPROTO_ICMPV6, echoRequest6()),
+		"TCP SYN over IPv6":           ipv6(insider6, self6, unix.IPPROTO_TCP, tcpSegment(insider6, self6, 999, 53, 2)),
+		"UDP over IPv6":               ipv6(insider6, self6, unix.IPPROTO_UDP, udpDatagram(insider6, self6, 999, port, "in")),
+		"a neighbour solicitation":    ipv6(insider6, self6, unix.IPPROTO_ICMPV6, solicitation()),
 		"an ICMP error about no flow": ipv4(insider, self, unix.IPPROTO_ICMP, unreachable(ipv4(self, insider, unix.IPPROTO_UDP, udpDatagram(self, insider, 1, 2, "")))),
 	}
 	for name, packet := range attacks {
 		g.inject(packet)
-		if answer := g.next(100*time.Millisecond, isIPv4); answer != nil {
+		if answer := g.next(100*time.Millisecond, isAnything); answer != nil {
 			t.Errorf("%s: the host answers %x", name, answer)
 		}
 	}
@@ -170,14 +176,15 @@ func TestNothingInTheClusterOpensAConnection(t *testing.T) {
 	}
 
 	sh(t, "nft delete table inet culvert_culvert0") // without the filter the attacks work
-	for _, name := range []string{"TCP SYN", "ping"} {
+	for _, name := range []string{"TCP SYN", "ping", "ping over IPv6", "TCP SYN over IPv6"} {
 		g.inject(attacks[name])
-		if g.next(time.Second, isIPv4) == nil {
+		if g.next(time.Second, isAnything) == nil {
 			t.Errorf("%s: no answer without the filter either, so this proves nothing", name)
 		}
 	}
 	g.inject(attacks["UDP"])
-	if received(t, udp) != "in" {
+	g.inject(attacks["UDP over IPv6"])
+	if received(t, udp) != "in" || received(t, udp) != "in" {
 		t.Error("no datagram comes in without the filter either, so this proves nothing")
 	}
 }
@@ -267,9 +274,10 @@ func (w wire) sees(text string, limit time.Duration) bool {
 	}
 }
 
-func listenUDP(t *testing.T, a netip.Addr) *net.UDPConn {
+// listenUDP listens on all addresses of both families.
+func listenUDP(t *testing.T) *net.UDPConn {
 	t.Helper()
-	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv4Unspecified(), 0)))
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv6Unspecified(), 0)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,6 +297,8 @@ func received(t *testing.T, c *net.UDPConn) string {
 	return string(buf[:n])
 }
 
+func isAnything([]byte) bool { return true }
+
 func isIPv4(p []byte) bool { return len(p) > 20 && p[0]>>4 == 4 }
 
 // ipv4 returns a packet (RFC 791).
@@ -299,6 +309,16 @@ func ipv4(src, dst netip.Addr, proto byte, payload []byte) []byte {
 	copy(h[12:], src.AsSlice())
 	copy(h[16:], dst.AsSlice())
 	binary.BigEndian.PutUint16(h[10:], ^sum(h))
+	return append(h, payload...)
+}
+
+// ipv6 returns a packet (RFC 8200).
+func ipv6(src, dst netip.Addr, proto byte, payload []byte) []byte {
+	h := make([]byte, 40, 40+len(payload))
+	h[0], h[6], h[7] = 0x60, proto, 255
+	binary.BigEndian.PutUint16(h[4:], uint16(len(payload)))
+	copy(h[8:], src.AsSlice())
+	copy(h[24:], dst.AsSlice())
 	return append(h, payload...)
 }
 
@@ -324,6 +344,20 @@ func tcpSegment(src, dst netip.Addr, from, to uint16, flags byte) []byte {
 func echoRequest(id uint16) []byte {
 	p := []byte{8, 0, 0, 0, byte(id >> 8), byte(id), 0, 1}
 	binary.BigEndian.PutUint16(p[2:], ^sum(p))
+	return p
+}
+
+// echoRequest6 is an ICMPv6 echo request from the insider (RFC 4443).
+func echoRequest6() []byte {
+	p := []byte{128, 0, 0, 0, 0, 7, 0, 1}
+	binary.BigEndian.PutUint16(p[2:], transportSum(insider6, self6, unix.IPPROTO_ICMPV6, p))
+	return p
+}
+
+// solicitation asks who has the workstation's address (RFC 4861).
+func solicitation() []byte {
+	p := append([]byte{135, 0, 0, 0, 0, 0, 0, 0}, self6.AsSlice()...)
+	binary.BigEndian.PutUint16(p[2:], transportSum(insider6, self6, unix.IPPROTO_ICMPV6, p))
 	return p
 }
 

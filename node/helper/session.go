@@ -49,7 +49,9 @@ type Options struct {
 	// StartGuard starts a guard and returns its process id and a channel that is closed when it has
 	// ended. It is called again then. Optional: nil means no guard, as in tests.
 	StartGuard func() (pid int, done <-chan struct{}, err error)
-	Log        *slog.Logger
+	// Idle is called when requests were carried out and some time has passed. Optional.
+	Idle func()
+	Log  *slog.Logger
 }
 
 // Run serves one user half until that ends, asks for it, or ctx is cancelled, and then restores
@@ -83,6 +85,7 @@ type session struct {
 	applied  hostnet.State // what was last asked for and reached; zero before open
 	synced   time.Time     // when the network was last compared with applied
 	putBack  *rate.Limiter
+	idle     bool // nothing was asked for since Idle was called
 	guardPID int
 }
 
@@ -187,6 +190,7 @@ func (s *session) startGuard() <-chan struct{} {
 
 // handle answers one request. An error means that the partner cannot be answered.
 func (s *session) handle(ctx context.Context, req request) error {
+	s.idle = s.idle && req.Type == typeHello
 	resp := response{ID: req.ID}
 	var files []*os.File
 	var err error
@@ -367,7 +371,14 @@ func (s *session) resync(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	changes := hostnet.Plan(s.scope(), s.applied, actual)
-	if len(changes) == 0 || !s.putBack.AllowN(now, 1) {
+	if len(changes) == 0 {
+		if !s.idle && s.Idle != nil {
+			s.idle = true
+			s.Idle()
+		}
+		return nil
+	}
+	if !s.putBack.AllowN(now, 1) {
 		return nil
 	}
 	if actual.Link == nil {

@@ -106,6 +106,7 @@ func (h *linuxHost) doRoute(c Change) error {
 		r.Type = unix.RTN_THROW
 	}
 	if c.Kind == DeleteRoute {
+		r.Scope = netlink.SCOPE_NOWHERE // any; zero would be looked for
 		return unlessIs(h.nl.RouteDel(r), unix.ESRCH)
 	}
 	if !c.Route.Throw {
