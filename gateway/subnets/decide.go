@@ -21,7 +21,7 @@ type Facts struct {
 	Nodes []netip.Prefix
 	// PodCover is the cover of the pods' addresses, see [Cover].
 	PodCover []netip.Prefix
-	// Own are the gateway's own addresses.
+	// Own are the gateway's addresses among the pods'. A family it has none of is left out.
 	Own []netip.Addr
 }
 

@@ -35,7 +35,7 @@ type Config struct {
 	ClusterScope bool
 	// Services and Pods are the chart's values.
 	Services, Pods []netip.Prefix
-	// Own are the gateway's own addresses.
+	// Own are the gateway's addresses among the pods'.
 	Own []netip.Addr
 	// OnChange gets every new result, from one goroutine at a time. Required.
 	OnChange func(Result)
@@ -120,7 +120,7 @@ func (d *Discoverer) loop(ctx context.Context, group *sync.WaitGroup) {
 		case <-look:
 			look = nil
 			r := d.gather()
-			if r.NeedCover && !d.watchPods {
+			if r.NeedCover && !d.watchPods && answered(d.nodes.State()) {
 				d.watchPods = true
 				group.Go(func() { d.pods.Run(ctx) })
 			}
@@ -160,9 +160,11 @@ func (d *Discoverer) gather() Result {
 
 // complete reports whether all sources that r rests on have answered, be it with an error.
 func (d *Discoverer) complete(r Result) bool {
-	answered := func(synced bool, err error) bool { return synced || err != nil }
 	return d.serviceSeen && answered(d.nodes.State()) && (!r.NeedCover || answered(d.pods.State()))
 }
+
+// answered reports whether a mirror's source has said something, given the mirror's State.
+func answered(synced bool, err error) bool { return synced || err != nil }
 
 // report hands r on if it is news.
 func (d *Discoverer) report(r Result) {

@@ -90,8 +90,13 @@ func (g *gateway) facts() (err error) {
 	if g.own, err = ownAddrs(g.o.podAddrs); err != nil {
 		return err
 	}
-	g.resolver, err = dnsforward.ReadResolver(g.o.resolvConf, g.own)
-	return err
+	if g.resolver, err = dnsforward.ReadResolver(g.o.resolvConf, g.own); err != nil {
+		return err
+	}
+	if len(g.o.nameservers) > 0 {
+		g.resolver.Servers = g.o.nameservers
+	}
+	return nil
 }
 
 // build puts the packet path together, from the far end to the near one.
@@ -193,9 +198,13 @@ func (g *gateway) discover(ctx context.Context) {
 	if domain == "" {
 		domain = g.resolver.ClusterDomain()
 	}
+	pod := g.o.podAddrs
+	if len(pod) == 0 {
+		pod = g.own
+	}
 	subnets.New(subnets.Config{
 		Client: g.client, Namespace: g.o.namespace, ClusterScope: g.o.clusterScope,
-		Services: g.o.services, Pods: g.o.pods, Own: g.own, Log: g.log,
+		Services: g.o.services, Pods: g.o.pods, Own: pod, Log: g.log,
 		OnChange: func(r subnets.Result) {
 			g.border.setSubnets(r)
 			g.peers.SetReserved(reserved(r, g.own, g.o.egressAllow))

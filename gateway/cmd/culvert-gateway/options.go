@@ -27,6 +27,7 @@ type options struct {
 	egressAllow       []netip.Prefix
 	clusterDomain     string
 	resolvConf        string
+	nameservers       []netip.AddrPort // empty: those of resolvConf
 	kubeconfig        string
 	logLevel          slog.Level
 	logFormat         string
@@ -69,6 +70,7 @@ func usage() string { return header + flagSet(&raw{}).FlagUsagesWrapped(100) + f
 type raw struct {
 	options
 	service, pod, allow []string
+	servers             []string
 	level               string
 }
 
@@ -89,7 +91,8 @@ func flagSet(r *raw) *pflag.FlagSet {
 	f.StringSliceVar(&r.pod, "pod-subnets", nil, "`prefixes` of pods, instead of discovery")
 	f.StringSliceVar(&r.allow, "egress-allow", nil, "further `prefixes` that may be dialled")
 	f.StringVar(&r.clusterDomain, "cluster-domain", "", "DNS suffix of services (default from the pod's resolv.conf)")
-	f.StringVar(&r.resolvConf, "resolv-conf", "/etc/resolv.conf", "`file` that names the cluster's nameservers")
+	f.StringSliceVar(&r.servers, "nameservers", nil, "`addresses` of the cluster's nameservers, with a port unless it is 53 (default from the pod's resolv.conf)")
+	f.StringVar(&r.resolvConf, "resolv-conf", "/etc/resolv.conf", "the pod's resolv.conf, a `file`")
 	f.StringVar(&r.kubeconfig, "kubeconfig", "", "`file` to reach the API server with, outside a pod")
 	f.StringVar(&r.level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&r.logFormat, "log-format", "text", "text or json")
@@ -176,7 +179,23 @@ func (r *raw) check() error {
 	if r.logFormat != "text" && r.logFormat != "json" {
 		problems = append(problems, fmt.Errorf("--log-format %q: accepted are text and json", r.logFormat))
 	}
-	return errors.Join(append(problems, r.checkCarrier())...)
+	return errors.Join(append(problems, r.checkNameservers(), r.checkCarrier())...)
+}
+
+func (r *raw) checkNameservers() error {
+	var problems []error
+	for _, s := range r.servers {
+		server, err := netip.ParseAddrPort(s)
+		if a, e := netip.ParseAddr(s); e == nil {
+			server, err = netip.AddrPortFrom(a, 53), nil
+		}
+		if err != nil {
+			problems = append(problems, fmt.Errorf("--nameservers %q: accepted are addresses such as 10.96.0.10 or [fd00::a]:53", s))
+			continue
+		}
+		r.nameservers = append(r.nameservers, server)
+	}
+	return errors.Join(problems...)
 }
 
 func (r *raw) level2slog() error {
