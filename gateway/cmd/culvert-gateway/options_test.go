@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	ktesting "k8s.io/client-go/testing"
 
-
 	"github.com/culvert-dev/culvert/gateway/dataplane"
 	"github.com/culvert-dev/culvert/gateway/egress"
 	"github.com/culvert-dev/culvert/gateway/peers"
