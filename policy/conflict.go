@@ -95,7 +95,7 @@ func (s *sweep) pair(a, b item) {
 }
 
 // conflicts turns the pairs into conflicts, now that every address has its verdict. A route in pieces,
-// because throw routes take parts of it away, is one conflict.
+// because throw routes take parts of it away, is one conflict, and so is one that is there twice.
 func (s *sweep) conflicts() []Conflict {
 	// Pairs are sorted rather than conflicts, which are 20 times as large.
 	slices.SortFunc(s.pairs, s.comparePairs)
@@ -129,11 +129,8 @@ func (s *sweep) comparePairs(a, b pair) int {
 	return s.v.compareClaims(y, x)
 }
 
-// onePair reports whether two pairs speak of the same subnet and the same route.
-func (s *sweep) onePair(a, b pair) bool {
-	x, y := s.claims[a.claim], s.claims[b.claim]
-	return a.want == b.want && x.route == y.route && x.named == y.named
-}
+// onePair reports whether two pairs, neighbours in order, say the same.
+func (s *sweep) onePair(a, b pair) bool { return s.comparePairs(a, b) == 0 }
 
 func relate(subnet, route netip.Prefix) (Relation, netip.Prefix) {
 	switch {

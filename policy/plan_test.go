@@ -1,10 +1,13 @@
 package policy
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+
+	"go4.org/netipx"
 )
 
 // office is a laptop on a LAN, the most ordinary host there is.
@@ -120,7 +123,11 @@ var situations = []situation{{
 	host:    office + "link wg0 wireguard p2p\n" + publicOnly("dev wg0"),
 	allowed: "10.132.0.0/16 34.118.224.0/20", routes: "10.132.0.0/16 34.118.224.0/20", v4: 32765,
 }, {
-	name: "the same with 10.0.0.0/8 added on purpose", cluster: cluster("", "10.132.0.0/16"),
+	name: "a VPN that routes everything but its own server, piece by piece", cluster: lab,
+	host:    office + "link wg0 wireguard p2p\n" + allBut("9.9.9.9", "dev wg0"),
+	allowed: "10.130.0.0/16 10.132.0.0/16", routes: "10.130.0.0/16 10.132.0.0/16", v4: 32765,
+}, {
+	name: "all but the private networks, and 10.0.0.0/8 on purpose", cluster: cluster("", "10.132.0.0/16"),
 	host:      office + "link wg0 wireguard p2p\n" + publicOnly("dev wg0") + "10.0.0.0/8 dev wg0",
 	conflicts: "10.132.0.0/16 inside 10.0.0.0/8 wg0 unresolved open 10.132.0.0/16",
 }, {
@@ -224,6 +231,12 @@ var situations = []situation{{
 	host:    office + "link tun0 tun p2p\n10.0.0.0/8 dev tun0 table 52\nthrow 10.132.0.0/16 table 52\nrule 5270: lookup 52",
 	allowed: "10.132.0.0/16", routes: "10.132.0.0/16", v4: 32765,
 	conflicts: "10.130.0.0/16 inside 10.0.0.0/8 tun0 unresolved open 10.130.0.0/16",
+}, {
+	name: "a route twice, cut to pieces by a throw route", cluster: cluster("10.130.0.0/16"),
+	host:    office + "link tun0 tun p2p\n10.130.0.0/17 dev tun0 table 52\n10.130.0.0/17 dev tun0 table 52\nthrow 10.130.64.0/24 table 52\nrule 5270: lookup 52",
+	allowed: "10.130.64.0/24 10.130.128.0/17",
+	routes:  "10.130.0.0/16 throw 10.130.0.0/18 throw 10.130.65.0/24 throw 10.130.66.0/23 throw 10.130.68.0/22 throw 10.130.72.0/21 throw 10.130.80.0/20 throw 10.130.96.0/19", v4: 32765,
+	conflicts: "10.130.0.0/16 covers 10.130.0.0/17 tun0 unresolved open 10.130.0.0/18 10.130.65.0/24 10.130.66.0/23 10.130.68.0/22 10.130.72.0/21 10.130.80.0/20 10.130.96.0/19",
 }, {
 	name: "a docker bridge inside the pod range", cluster: cluster("", "172.16.0.0/12"),
 	host: office + `
@@ -352,6 +365,38 @@ func publicOnly(how string) string {
 		b.WriteString(p + " " + how + "\n")
 	}
 	return b.String()
+}
+
+// allBut is the fewest routes for all addresses but one.
+func allBut(addr, how string) string {
+	var b netipx.IPSetBuilder
+	b.AddPrefix(all4)
+	b.Remove(netip.MustParseAddr(addr))
+	var text strings.Builder
+	for _, p := range rangesFrom(&b).prefixes() {
+		text.WriteString(p.String() + " " + how + "\n")
+	}
+	return text.String()
+}
+
+// TestSkipMarks: packets that other tunnels mark as their own are left alone, whichever way their
+// rules say so, unless their rules come before ours anyway.
+func TestSkipMarks(t *testing.T) {
+	for name, tc := range map[string]struct{ host, want string }{
+		"nobody marks":                     {office, "[]"},
+		"wg-quick, behind us":              {office + "link wg0 wireguard\ndefault dev wg0 table 51820\nrule 32765: not fwmark 0xca6c lookup 51820", "[0xca6c]"},
+		"NetBird, not in our way":          {office + "link wt0 wireguard\n100.64.0.0/10 dev wt0 table 7120\nrule 110: not fwmark 0x1bd00 lookup 7120", "[0x1bd00]"},
+		"Tailscale's bypass, before us":    {office + tailscale + "default dev tailscale0 table 52", "[]"},
+		"Tailscale's bypass, behind us":    {office + tailscale + "default dev tailscale0 table 77\nrule 300: lookup 77", "[0x80000/0xff0000]"},
+		"a rule for packets without marks": {office + "rule 32000: fwmark 0/0xff lookup main", "[]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := NewPlan(Input{Cluster: lab, Facts: host(t, tc.host)})
+			if got := fmt.Sprint(p.Rules.V4.SkipMarks); got != tc.want {
+				t.Errorf("got %s at %d, want %s", got, p.Rules.V4.Priority, tc.want)
+			}
+		})
+	}
 }
 
 func TestSituations(t *testing.T) {
