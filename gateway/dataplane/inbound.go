@@ -37,7 +37,6 @@ func (p *Plane) fromPeer(b []byte) {
 	if h.IsFragment() {
 		whole, ok := pr.frags.Add(b, h, time.Now())
 		if !ok {
-			p.metrics.drop(dropIncomplete)
 			return
 		}
 		b = whole

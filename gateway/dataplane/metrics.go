@@ -19,7 +19,6 @@ const (
 	dropMalformed   = "malformed"
 	dropSource      = "source"      // from no current Peer's address
 	dropDestination = "destination" // to no current Peer's address
-	dropIncomplete  = "fragment"    // parts kept for reassembly; what completes them is not counted
 	dropProtocol    = "protocol"    // an upper-layer protocol that is not carried
 	dropBusy        = "busy"        // a socket's or the queue's buffer was full
 	dropLimited     = "rate"        // an ICMP error beyond the Peer's rate
