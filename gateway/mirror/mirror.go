@@ -148,7 +148,13 @@ func (m *Mirror[T]) listWatch() cache.ListerWatcher {
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			o.FieldSelector = m.source.FieldSelector
-			return api.Watch(ctx, o)
+			w, err := api.Watch(ctx, o)
+			// The reflector keeps quiet about what it tries again. A watch that is to send the list
+			// too may be refused by older servers; the list that follows tells what matters.
+			if list := o.SendInitialEvents != nil && *o.SendInitialEvents; !list && ctx.Err() == nil {
+				m.report(err)
+			}
+			return w, err
 		},
 	}
 	return cache.ToListWatcherWithWatchListSemantics(lw, m.source.Client)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/dynamic/fake"
 	ktesting "k8s.io/client-go/testing"
@@ -139,4 +142,28 @@ func TestItemsIsACopy(t *testing.T) {
 	if err := (store[string]{m}).Add("not an object"); err == nil {
 		t.Error("an unexpected object was taken up")
 	}
+}
+
+func TestMirrorReportsAnOutageAndKeepsWhatItHas(t *testing.T) {
+	c := client(thing("sea", "blue"))
+	var down atomic.Bool
+	watches := make(chan *watch.FakeWatcher, 16)
+	c.PrependWatchReactor("things", func(ktesting.Action) (bool, watch.Interface, error) {
+		if down.Load() {
+			return true, nil, syscall.ECONNREFUSED
+		}
+		w := watch.NewFake()
+		watches <- w
+		return true, w, nil
+	})
+	m := run(t, c)
+	await(t, m, "listed", has(m, map[string]string{"sea": "blue"}))
+	down.Store(true)
+	(<-watches).Stop()
+	await(t, m, "told of the outage", func() bool { _, err := m.State(); return errors.Is(err, syscall.ECONNREFUSED) })
+	if synced, _ := m.State(); !synced || !has(m, map[string]string{"sea": "blue"})() {
+		t.Errorf("after the outage: synced %v, items %v", synced, m.Items())
+	}
+	down.Store(false)
+	await(t, m, "told of the end", func() bool { _, err := m.State(); return err == nil })
 }
