@@ -163,11 +163,16 @@ func (f *datagramFlow) failed(err error) {
 func (f *datagramFlow) read() {
 	for {
 		err := f.sock.receive(f.received)
-		if f.closed.Load() {
+		var errno syscall.Errno
+		switch {
+		case f.closed.Load():
 			return
-		}
-		if err != nil {
+		case errors.As(err, &errno): // an ICMP error that came back; the socket goes on
 			f.failed(err)
+		case err != nil:
+			f.plane.cfg.Log.Warn("data plane: socket of a flow failed", "protocol", f.key.proto, "to", f.key.dst, "err", err)
+			f.close()
+			return
 		}
 	}
 }
