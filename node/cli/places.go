@@ -3,7 +3,6 @@ package cli
 import (
 	"encoding/json"
 	"os"
-	"path/filepath"
 
 	"github.com/culvert-dev/culvert/node/api"
 	"github.com/culvert-dev/culvert/node/failure"
@@ -26,7 +25,7 @@ func helperLog(name string) string  { return helper.Paths{}.HelperLog(name) }
 
 // lastWords returns the last status of a connection that ended by itself.
 func lastWords(name string) (api.Status, bool) {
-	data, err := os.ReadFile(filepath.Join(filepath.Dir(nodeLog(name)), "last.json"))
+	data, err := os.ReadFile(helper.Paths{}.LastStatus(name))
 	if err != nil {
 		return api.Status{}, false
 	}

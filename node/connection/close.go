@@ -2,11 +2,13 @@ package connection
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"sync"
 	"time"
 
 	"github.com/culvert-dev/culvert/node/api"
+	"github.com/culvert-dev/culvert/node/helper"
 )
 
 // closeTimeout bounds saying goodbye to the cluster: the path to it may be what has failed.
@@ -25,7 +27,7 @@ func (s *Session) close(why error) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	var work sync.WaitGroup
-	work.Go(func() { s.restoreHost(ctx) })
+	work.Go(func() { s.restoreHost(ctx, why) })
 	if s.peer != nil {
 		work.Go(func() {
 			if err := s.kube.DeletePeer(ctx, s.peer.Name, string(s.peer.UID)); err != nil {
@@ -39,10 +41,15 @@ func (s *Session) close(why error) {
 	}
 }
 
-// restoreHost has the helper undo everything.
-func (s *Session) restoreHost(ctx context.Context) {
+// restoreHost has the helper undo everything, and leaves a last status for `culvert status` where the
+// connection had stood and did not end because it was asked to.
+func (s *Session) restoreHost(ctx context.Context, why error) {
 	defer close(s.restored)
-	if err := s.helper.Close(ctx); err != nil {
+	var last json.RawMessage
+	if s.told.Load() && why != nil && !errors.Is(why, errQuit) {
+		last, _ = json.Marshal(s.Status()) // of plain values: never fails
+	}
+	if err := s.helper.Close(ctx, last); err != nil && !errors.Is(err, helper.ErrHelperGone) {
 		s.log.Error("restore the host", "err", err)
 	}
 }

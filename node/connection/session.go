@@ -50,7 +50,7 @@ type Session struct {
 	snapshot atomic.Pointer[api.Status]
 	quit     chan struct{} // closed to ask for the end
 	quitOnce sync.Once
-	told     atomic.Bool   // the command has its result
+	told     atomic.Bool   // the connection stood, and the command knows
 	restored chan struct{} // closed when the host is as it was
 
 	kube      *kube.Client
@@ -175,7 +175,7 @@ func (s *Session) tell(err error) {
 		status := s.Status()
 		result.Status = &status
 	}
-	s.told.Store(true)
+	s.told.Store(err == nil)
 	if sendErr := s.channel.Send(report.Message{Result: result}); sendErr != nil {
 		s.log.Debug("nobody waits for the result", "err", sendErr)
 	}

@@ -210,9 +210,10 @@ func (c *Client) Apply(ctx context.Context, s hostnet.State) error {
 	return err
 }
 
-// Close has the helper restore everything and end, and returns what could not be restored.
-func (c *Client) Close(ctx context.Context) error {
-	_, err := c.ask(ctx, request{Type: typeClose})
+// Close has the helper restore everything and end, and returns what could not be restored. A last
+// that is not nil, a JSON object, is kept at [Paths.LastStatus] until the next start.
+func (c *Client) Close(ctx context.Context, last json.RawMessage) error {
+	_, err := c.ask(ctx, request{Type: typeClose, Last: last})
 	c.Disconnect()
 	return err
 }

@@ -4,7 +4,6 @@ package helper
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
@@ -126,7 +125,7 @@ func exchange(t *testing.T, partner *os.File) error {
 	if err := client.Apply(t.Context(), state); err != nil {
 		return err
 	}
-	return client.Close(t.Context())
+	return client.Close(t.Context(), nil)
 }
 
 func TestCrashAtEveryStepIsRepaired(t *testing.T) {
@@ -166,7 +165,7 @@ func repair(t *testing.T, at int) {
 	}
 	c := connect(t, LaunchOptions{})
 	if c.report.Error != "" {
-		t.Fatal(fmt.Sprintf("start after a crash at step %d: %s", at, c.report.Error))
+		t.Fatalf("start after a crash at step %d: %s", at, c.report.Error)
 	}
 	c.command(t, "close")
 	_ = c.Wait()

@@ -109,6 +109,7 @@ func (o LaunchOptions) start(lock *os.File) (l *Launched, err error) {
 	var c closers
 	defer func() { err = errors.Join(err, c.close()) }()
 
+	_ = os.Remove(o.Paths.LastStatus(o.Name))
 	api, err := o.listenAPI()
 	if err != nil {
 		return nil, err

@@ -109,7 +109,7 @@ func obey(report net.Conn, client *Client) {
 	lines := bufio.NewScanner(report)
 	for lines.Scan() {
 		if lines.Text() == "close" {
-			if err := client.Close(context.Background()); err != nil {
+			if err := client.Close(context.Background(), nil); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 			}
 		}
@@ -435,6 +435,31 @@ func TestMountedResolverFile(t *testing.T) {
 		restoredWithin(t, before, time.Second)
 		c.end(t)
 		eventually(t, time.Second, "the lock is free", func() bool { return !(Paths{}).Running(DefaultName) })
+	}
+}
+
+// As on a host with systemd-resolved: the file is a link to its stub's, and the servers behind the stub
+// are listed elsewhere.
+func TestHostWithSystemdResolved(t *testing.T) {
+	sh(t, `mkdir -p /run/systemd/resolve; cd /run/systemd/resolve
+		echo "nameserver 127.0.0.53" > stub-resolv.conf; echo "nameserver 192.168.77.7" > resolv.conf
+		mv /etc/resolv.conf /mnt/resolv.conf; ln -s ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf`)
+	defer sh(t, "rm -r /run/systemd; mv /mnt/resolv.conf /etc/resolv.conf")
+	before := snapshot(t)
+	c := connect(t, LaunchOptions{})
+	if s := c.report.Host.Servers; len(s) != 1 || s[0].String() != "192.168.77.7" {
+		t.Errorf("upstreams %v, want the one behind the stub", s)
+	}
+	sh(t, "printf 'nameserver 245.1.2.10\\nnameserver 192.168.77.8\\n' > /run/systemd/resolve/resolv.conf") // another network; ours counted in
+	var e Event
+	line, err := c.read.ReadBytes('\n')
+	if err = errors.Join(err, json.Unmarshal(line, &e)); err != nil || e.Host == nil || fmt.Sprint(e.Host.Servers) != "[192.168.77.8]" {
+		t.Errorf("event %s, %v: want the new server alone", line, err)
+	}
+	sendSignal(t, c.HelperPID, unix.SIGKILL)
+	restoredWithin(t, before, time.Second)
+	if link, err := os.Readlink("/etc/resolv.conf"); err != nil || link != "../run/systemd/resolve/stub-resolv.conf" {
+		t.Errorf("link to %q, %v", link, err)
 	}
 }
 

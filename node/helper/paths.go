@@ -54,6 +54,10 @@ func (p Paths) HelperLog(name string) string { return p.run(name, "helper.log") 
 // NodeLog returns the path of the user half's log.
 func (p Paths) NodeLog(name string) string { return p.run(name, "node.log") }
 
+// LastStatus returns the path of the last status of a connection that ended by itself, which the user
+// half gave to [Client.Close].
+func (p Paths) LastStatus(name string) string { return p.run(name, "last.json") }
+
 // pidFile holds the helper's process id.
 func (p Paths) pidFile(name string) string { return p.run(name, "helper.pid") }
 

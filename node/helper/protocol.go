@@ -23,6 +23,8 @@ const (
 	protocolVersion = 1
 	// maxMessage bounds a message in bytes: 4096 routes fit with room to spare.
 	maxMessage = 1 << 20
+	// maxLast bounds the last status of a connection in bytes.
+	maxLast = 256 << 10
 )
 
 // Types of requests.
@@ -40,6 +42,8 @@ type request struct {
 	Type    string         `json:"type"`
 	Open    *OpenRequest   `json:"open,omitempty"`
 	State   *hostnet.State `json:"state,omitempty"`
+	// Last goes with close: a JSON object of at most maxLast bytes for Paths.LastStatus.
+	Last json.RawMessage `json:"last,omitempty"`
 }
 
 // OpenRequest asks for the interface.
@@ -200,10 +204,15 @@ func parseRequest(body []byte) (request, error) {
 	default:
 		return request{}, fmt.Errorf("request of unknown type %q", req.Type)
 	}
-	if wantOpen != (req.Open != nil) || wantState != (req.State != nil) {
+	if wantOpen != (req.Open != nil) || wantState != (req.State != nil) || req.Last != nil && !isLast(req) {
 		return request{}, fmt.Errorf("request %q has the wrong parts", req.Type)
 	}
 	return req, nil
+}
+
+// isLast reports whether a request may carry what is in its Last.
+func isLast(req request) bool {
+	return req.Type == typeClose && len(req.Last) <= maxLast && bytes.HasPrefix(req.Last, []byte("{"))
 }
 
 // decodeStrict decodes exactly one JSON value without unknown fields.

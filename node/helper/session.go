@@ -2,6 +2,7 @@ package helper
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -108,11 +109,22 @@ func (s *session) run(ctx context.Context) error {
 	}
 	var asked closeAsked
 	if errors.As(reason, &asked) {
+		s.keepLast(asked.last)
 		if e := s.reply(response{ID: asked.id, Error: toError(err)}); e != nil {
 			s.Log.Warn("the user half does not take the answer to its last request", "err", e)
 		}
 	}
 	return err
+}
+
+// keepLast leaves the connection's last status for those who ask why it ended.
+func (s *session) keepLast(last json.RawMessage) {
+	if last == nil {
+		return
+	}
+	if err := os.WriteFile(s.Paths.LastStatus(s.Name), last, 0o644); err != nil {
+		s.Log.Warn("the last status is lost", "err", err)
+	}
 }
 
 // read hands requests on until the partner is gone, and says why.
@@ -136,7 +148,10 @@ func (s *session) read(ctx context.Context, requests chan<- request) error {
 var errPartnerGone = errors.New("the user half has ended")
 
 // closeAsked is the reason to end that a close request gives.
-type closeAsked struct{ id uint64 }
+type closeAsked struct {
+	id   uint64
+	last json.RawMessage
+}
 
 func (closeAsked) Error() string { return "the user half asked for it" }
 
@@ -163,7 +178,7 @@ func (s *session) serve(ctx context.Context, requests <-chan request) error {
 			}
 		case req := <-requests:
 			if req.Type == typeClose {
-				return closeAsked{req.ID}
+				return closeAsked{req.ID, req.Last}
 			}
 			if err := s.handle(ctx, req); err != nil {
 				return err

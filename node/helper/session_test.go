@@ -186,7 +186,7 @@ func TestFailedOpenLeavesNothing(t *testing.T) {
 	if err := c.Apply(t.Context(), state); !errors.Is(err, ErrRefused) {
 		t.Errorf("apply without an interface: %v, want a refusal", err)
 	}
-	if err := c.Close(t.Context()); err != nil {
+	if err := c.Close(t.Context(), nil); err != nil {
 		t.Errorf("close: %v", err)
 	}
 	if err := s.wait(t); err != nil {

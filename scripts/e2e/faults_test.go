@@ -60,7 +60,7 @@ func TestPeerDeletedByAnAdministrator(t *testing.T) {
 
 // drop makes the company's edge drop all packets between the workstation and the API server, in
 // silence; the VPN itself stays up.
-const drop = `table inet blackhole { chain forward { type filter hook forward priority -300; ip daddr 10.50.0.11 drop; ip saddr 10.50.0.11 drop; } }`
+const drop = `table inet blackhole { chain forward { type filter hook forward priority -300; ip daddr 10.50.0.11 drop; ip saddr 10.50.0.11 drop; }; }`
 
 func TestBlackHole(t *testing.T) {
 	l := shared
@@ -68,7 +68,7 @@ func TestBlackHole(t *testing.T) {
 	var session sync.WaitGroup
 	var lived labctl.Result
 	session.Go(func() {
-		lived = l.Labnet(3*time.Minute, "session", "--duration", "100s", "--timeout", "95s", l.EchoIP+":7000")
+		lived = l.Labnet(3*time.Minute, "session", "--duration", "125s", "--timeout", "120s", l.EchoIP+":7000")
 	})
 	time.Sleep(2 * time.Second) // the session has echoed a few times
 	must(t, l.Host(10*time.Second, "vpn", "nft", drop), "drop all packets")
