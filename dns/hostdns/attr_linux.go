@@ -3,6 +3,7 @@ package hostdns
 import (
 	"io/fs"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,6 +22,12 @@ func identify(info fs.FileInfo) fileID {
 		return fileID{uint64(st.Dev), st.Ino}
 	}
 	return fileID{}
+}
+
+// touchLink sets the modification time of a link; not all file systems can.
+func touchLink(path string, at time.Time) {
+	ts := unix.NsecToTimespec(at.UnixNano())
+	_ = unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 // copyLabel gives the file to the SELinux label of from, so that confined programs can still read the

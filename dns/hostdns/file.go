@@ -88,8 +88,8 @@ func (a attributes) touch(path string) error {
 	return os.Chtimes(path, a.modTime, a.modTime)
 }
 
-// replaceByLink makes path a symbolic link to target.
-func replaceByLink(path, name, target string) error {
+// replaceByLink makes path a symbolic link to target, made at that time.
+func replaceByLink(path, name, target string, at time.Time) error {
 	tmp := scratch(path, name)
 	if err := remove(tmp); err != nil {
 		return err
@@ -97,6 +97,7 @@ func replaceByLink(path, name, target string) error {
 	if err := os.Symlink(target, tmp); err != nil {
 		return err
 	}
+	touchLink(tmp, at)
 	if err := os.Rename(tmp, path); err != nil {
 		return errors.Join(err, remove(tmp))
 	}

@@ -126,9 +126,7 @@ func look(t *testing.T, path string) string {
 	content, _ := os.ReadFile(path)
 	uid, gid := owner(info)
 	out := strings.Join([]string{info.Mode().String(), link, string(content)}, "|")
-	if link == "" {
-		out += info.ModTime().String()
-	}
+	out += info.ModTime().String()
 	return out + string(rune('0'+uid%10)) + string(rune('0'+gid%10))
 }
 

@@ -25,7 +25,9 @@ type Record struct {
 	// Missing says that there was no file to read, so that restoring removes ours (or, with Link,
 	// puts the dangling link back).
 	Missing bool `json:"missing,omitempty"`
-	// Content, Mode, UID, GID and ModTime are those of the file replaced.
+	// LinkTime is when the link was made.
+	LinkTime time.Time `json:"linkTime"`
+	// Content, Mode, UID, GID and ModTime are those of the file replaced, or behind the link.
 	Content []byte      `json:"content,omitempty"`
 	Mode    fs.FileMode `json:"mode,omitempty"`
 	UID     int         `json:"uid,omitempty"`
@@ -70,6 +72,9 @@ func (r *Record) resolveLink() error {
 		return nil
 	}
 	r.Link = link
+	if info, err := os.Lstat(r.Path); err == nil {
+		r.LinkTime = info.ModTime()
+	}
 	return nil
 }
 
@@ -167,7 +172,7 @@ func (r *Record) standing(lookup func(string) *Record) *Record {
 func (r *Record) putBack() error {
 	switch {
 	case r.Link != "":
-		return replaceByLink(r.Path, r.Name, r.Link)
+		return replaceByLink(r.Path, r.Name, r.Link, r.LinkTime)
 	case r.Missing:
 		return remove(r.Target)
 	}

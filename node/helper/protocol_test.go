@@ -38,6 +38,11 @@ func TestReadRequest(t *testing.T) {
 		"two objects":                 {frame(`{"version":1,"type":"hello"}{}`), "follows"},
 		"open without its part":       {frame(`{"version":1,"type":"open"}`), "wrong parts"},
 		"hello with a state":          {frame(`{"version":1,"type":"hello","state":{}}`), "wrong parts"},
+		"close with a last status":    {frame(`{"version":1,"id":1,"type":"close","last":{"why":"quit"}}`), ""},
+		"hello with a last status":    {frame(`{"version":1,"id":1,"type":"hello","last":{}}`), "wrong parts"},
+		"a last status that is none":  {frame(`{"version":1,"id":1,"type":"close","last":"x"}`), "wrong parts"},
+		"a last status of nothing":    {frame(`{"version":1,"id":1,"type":"close","last":null}`), "wrong parts"},
+		"a huge last status":          {frame(`{"version":1,"id":1,"type":"close","last":{"x":"` + strings.Repeat("x", maxLast) + `"}}`), "wrong parts"},
 		"a list":                      {frame(`[]`), "decode"},
 		"a prefix that is none":       {frame(`{"version":1,"type":"open","open":{"mtu":1,"addresses":["10.0.0.0"]}}`), "decode"},
 		"an MTU beyond all integers":  {frame(`{"version":1,"type":"open","open":{"mtu":1e99,"addresses":[]}}`), "decode"},
@@ -69,6 +74,7 @@ func FuzzRequest(f *testing.F) {
 		}
 		f.Add(data)
 	}
+	f.Add(frame(`{"version":1,"type":"close","last":{ "<": 1 }}`))
 	f.Add(frame(`{"version":1,"type":"apply","state":{"routes":[{"prefix":"0.0.0.0/0"}]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		req, err := readRequest(bytes.NewReader(data))
@@ -82,7 +88,11 @@ func FuzzRequest(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if back, err := readRequest(bytes.NewReader(again)); err != nil || !reflect.DeepEqual(back, req) {
+		back, err := readRequest(bytes.NewReader(again))
+		if last := back.Last; last != nil {
+			req.Last = last // the same in another spelling
+		}
+		if err != nil || !reflect.DeepEqual(back, req) {
 			t.Errorf("round trip: %+v, %v; want %+v", back, err, req)
 		}
 		if req.State != nil {
