@@ -26,7 +26,7 @@ type Input struct {
 	Reserved []netip.Prefix
 	// Traffic is what was observed of each Peer, by UID; nothing known is the zero value.
 	Traffic map[types.UID]Traffic
-	// MaxPeers is how many are served, oldest first; 0 means no limit.
+	// MaxPeers is how many are served, shared fairly between users; 0 means no limit.
 	MaxPeers int
 	// Started is when this gateway began to serve and Now the present time.
 	Started, Now time.Time
@@ -79,17 +79,29 @@ const (
 // NewPlan decides what follows from in. It is pure: equal inputs give equal plans.
 func NewPlan(in Input) Plan {
 	var plan Plan
-	claims := newClaims(in.Reserved, in.MaxPeers)
+	requests := map[types.UID]request{}
+	refusals := map[types.UID]*refusal{}
+	var present, valid []v1alpha1.Peer
+	claims := newClaims(in.Reserved)
 	for _, p := range byAge(in.Peers) {
-		ref := Ref{p.Name, p.UID}
 		if isSilent(p, in) {
-			plan.Silent = append(plan.Silent, ref)
+			plan.Silent = append(plan.Silent, Ref{p.Name, p.UID})
 			continue
 		}
+		present = append(present, p)
 		req, no := parse(p.Spec, in.Key)
 		if no == nil {
 			no = claims.take(p.Name, req)
 		}
+		if requests[p.UID], refusals[p.UID] = req, no; no == nil {
+			valid = append(valid, p)
+		}
+	}
+	for uid := range beyondLimit(valid, in) {
+		refusals[uid] = &refusal{v1alpha1.ReasonTooManyPeers, fmt.Sprintf("the gateway serves %d Peers already, which is its limit", in.MaxPeers)}
+	}
+	for _, p := range present {
+		ref, req, no := Ref{p.Name, p.UID}, requests[p.UID], refusals[p.UID]
 		if no == nil {
 			plan.Served = append(plan.Served, Served{ref, req.key, req.addrs})
 		}
@@ -110,11 +122,7 @@ func byAge(peers []v1alpha1.Peer) []v1alpha1.Peer {
 
 // isSilent reports whether nothing was heard of p for [SilentAfter].
 func isSilent(p v1alpha1.Peer, in Input) bool {
-	last := latest(p.CreationTimestamp.Time, in.Traffic[p.UID].LastHandshake)
-	if p.Status.LastHandshake != nil {
-		last = latest(last, p.Status.LastHandshake.Time)
-	}
-	return in.Now.Sub(last) >= SilentAfter && in.Now.Sub(in.Started) >= silentGrace
+	return in.Now.Sub(lastHeard(p, in)) >= SilentAfter && in.Now.Sub(in.Started) >= silentGrace
 }
 
 func latest(a, b time.Time) time.Time {
@@ -129,11 +137,10 @@ type claims struct {
 	keys     map[wgtypes.Key]string
 	links    map[netip.Prefix]string
 	reserved []netip.Prefix
-	most     int
 }
 
-func newClaims(reserved []netip.Prefix, most int) *claims {
-	return &claims{map[wgtypes.Key]string{}, map[netip.Prefix]string{}, reserved, most}
+func newClaims(reserved []netip.Prefix) *claims {
+	return &claims{map[wgtypes.Key]string{}, map[netip.Prefix]string{}, reserved}
 }
 
 // take claims everything in req for the Peer called name, or nothing and says why.
@@ -148,9 +155,6 @@ func (c *claims) take(name string, req request) *refusal {
 		if i := slices.IndexFunc(c.reserved, link.Overlaps); i >= 0 {
 			return &refusal{v1alpha1.ReasonAddressConflict, fmt.Sprintf("%s overlaps %s, which is in use in the cluster", link, c.reserved[i])}
 		}
-	}
-	if c.most > 0 && len(c.keys) >= c.most {
-		return &refusal{v1alpha1.ReasonTooManyPeers, fmt.Sprintf("the gateway serves %d Peers already, which is its limit", c.most)}
 	}
 	c.keys[req.key] = name
 	for _, link := range req.pairs() {

@@ -144,6 +144,47 @@ func TestNewPlan(t *testing.T) {
 	}
 }
 
+func TestTheLimitIsShared(t *testing.T) {
+	by := func(user string) func(*v1alpha1.Peer) { return func(p *v1alpha1.Peer) { p.Spec.User = user } }
+	heard := func(minute int) func(*v1alpha1.Peer) {
+		return func(p *v1alpha1.Peer) {
+			p.Status.LastHandshake = &metav1.Time{Time: noon.Add(time.Duration(minute) * time.Minute)}
+		}
+	}
+	const old = -24 * 60 // minutes before noon
+	for _, row := range []struct {
+		name  string
+		peers []v1alpha1.Peer
+		want  string // who is refused at a limit of 3
+	}{
+		{"one user after another", []v1alpha1.Peer{peer("a1", 0, "245.1.0.0/32", by("ann")), peer("b1", 1, "245.1.0.2/32", by("bob")),
+			peer("c1", 2, "245.1.0.4/32", by("cy")), peer("d1", 3, "245.1.0.6/32", by("di"))}, "d1"},
+		{"one user makes many", []v1alpha1.Peer{peer("a1", 0, "245.1.0.0/32", by("ann")), peer("a2", 1, "245.1.0.2/32", by("ann")),
+			peer("a3", 2, "245.1.0.4/32", by("ann")), peer("a4", 3, "245.1.0.6/32", by("ann")), peer("b1", 4, "245.1.0.8/32", by("bob")), peer("c1", 5, "245.1.0.10/32", by("cy"))},
+			"a2 a3 a4"},
+		{"those left behind give way", []v1alpha1.Peer{peer("a1", old, "245.1.0.0/32"), peer("a2", old+1, "245.1.0.2/32"),
+			peer("a3", old+2, "245.1.0.4/32", heard(-90)), peer("a4", 3, "245.1.0.6/32"), peer("a5", 4, "245.1.0.8/32")}, "a1 a2"},
+		{"those at work do not", []v1alpha1.Peer{peer("a1", old, "245.1.0.0/32", heard(50)), peer("a2", old+1, "245.1.0.2/32", heard(10)),
+			peer("a3", old+2, "245.1.0.4/32", heard(30)), peer("a4", 59, "245.1.0.6/32")}, "a4"},
+		{"the refused hold no place", []v1alpha1.Peer{peer("a1", 0, "245.1.0.1/32"), peer("a2", 1, "245.1.0.2/32"),
+			peer("a3", 2, "245.1.0.4/32"), peer("a4", 3, "245.1.0.6/32")}, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			in := input(row.peers...)
+			in.MaxPeers = 3
+			var refused []string
+			for _, a := range NewPlan(in).Answers {
+				if a.Status.Conditions[0].Reason == v1alpha1.ReasonTooManyPeers {
+					refused = append(refused, a.Name)
+				}
+			}
+			if got := strings.Join(refused, " "); got != row.want {
+				t.Errorf("refused %q, want %q", got, row.want)
+			}
+		})
+	}
+}
+
 func TestAnswerOfAServedPeer(t *testing.T) {
 	p := peer("a", 0, "fd7a:1::4/128 245.1.2.4/32", func(p *v1alpha1.Peer) {
 		p.Status = v1alpha1.PeerStatus{ReceivedBytes: 100, Conditions: []metav1.Condition{

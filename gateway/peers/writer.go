@@ -91,10 +91,11 @@ func (w *writer) want(plan Plan, objects map[types.NamespacedName]v1alpha1.Peer)
 	}
 	for _, a := range plan.Answers {
 		j := job{Ref: a.Ref, object: current[a.UID], want: a.Status}
-		switch w.difference(j) {
-		case matters:
+		r := w.records[a.UID]
+		switch d := w.difference(j); {
+		case d == matters, r != nil && r.busy: // what is under way may fail
 			urgent = append(urgent, j)
-		case counts:
+		case d == counts:
 			later = append(later, j)
 		}
 	}

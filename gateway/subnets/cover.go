@@ -32,8 +32,13 @@ func coverFamily(before []netip.Prefix, addrs []netip.Addr, is4 bool, finest, co
 			list = append(list, netip.PrefixFrom(a, finest).Masked())
 		}
 	}
-	list = union(list)
-	for bits := finest - 1; bits >= coarsest && len(list) > coverSize; bits-- {
+	return fewer(union(list), coverSize, finest, coarsest)
+}
+
+// fewer returns list, all of one family, with its prefixes shortened bit by bit from finest to coarsest
+// until at most most are left.
+func fewer(list []netip.Prefix, most, finest, coarsest int) []netip.Prefix {
+	for bits := finest - 1; bits >= coarsest && len(list) > most; bits-- {
 		list = union(coarser(list, bits))
 	}
 	return list
@@ -46,4 +51,23 @@ func coarser(list []netip.Prefix, bits int) []netip.Prefix {
 		out[i] = netip.PrefixFrom(p.Addr(), min(p.Bits(), bits)).Masked()
 	}
 	return out
+}
+
+// nodePrefixes is how many prefixes the nodes' podCIDRs may make of a family: the API has room for
+// 1,024 in all, and every one is a route on every workstation.
+const nodePrefixes = 256
+
+// nodesOf returns the nodes' podCIDRs of one family, joined, and widened where a cluster of very many
+// nodes has left too many holes between them.
+func nodesOf(list []netip.Prefix, is4 bool) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range union(list) {
+		if p.Addr().Is4() == is4 {
+			out = append(out, p)
+		}
+	}
+	if is4 {
+		return fewer(out, nodePrefixes, 32, coarsest4)
+	}
+	return fewer(out, nodePrefixes, 128, coarsest6)
 }

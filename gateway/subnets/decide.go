@@ -84,7 +84,7 @@ func pods(f Facts, is4 bool) (list []Subnet, cover bool) {
 		return nil, false // the gateway has no address of this family, so it reaches no pod by it
 	}
 	if slices.ContainsFunc(f.Nodes, func(p netip.Prefix) bool { return p.Contains(f.Own[own].Unmap()) }) {
-		return of(union(f.Nodes), is4, sourceNodes), false
+		return of(nodesOf(f.Nodes, is4), is4, sourceNodes), false
 	}
 	return of(f.PodCover, is4, sourceCover), true
 }

@@ -145,6 +145,22 @@ func TestCoverStaysSmallAndComplete(t *testing.T) {
 	}
 }
 
+func TestVeryManyNodes(t *testing.T) {
+	var nodes []netip.Prefix
+	for i := range 2000 { // every second /24 of 10.64.0.0/12: nothing to join
+		nodes = append(nodes, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(64 + i>>7), byte(i << 1), 0}), 24))
+	}
+	r := Decide(Facts{Nodes: append(nodes, prefixes("fd00:132::/64")...), Own: addrs("10.64.0.7 fd00:132::7")})
+	if len(r.Pods) > nodePrefixes+1 {
+		t.Errorf("%d prefixes", len(r.Pods))
+	}
+	for _, n := range nodes {
+		if !slices.ContainsFunc(r.Pods, func(s Subnet) bool { return s.Prefix.Contains(n.Addr()) }) {
+			t.Fatalf("%s is not in %v", n, r.PodPrefixes())
+		}
+	}
+}
+
 func TestRangesIn(t *testing.T) {
 	for _, row := range []struct{ name, message, want string }{
 		{"Kubernetes 1.30", `Service "x" is invalid: spec.clusterIPs: Invalid value: []string{"192.0.2.1"}: failed to allocate IP 192.0.2.1: ` +

@@ -85,7 +85,7 @@ func flagSet(r *raw) *pflag.FlagSet {
 	f.StringVar(&r.carrierListen, "carrier-listen", "127.0.0.1:7831", "loopback `address` that port-forwards reach")
 	f.StringVar(&r.healthListen, "health-listen", ":7832", "`address` of /healthz, /readyz and /metrics")
 	f.IntVar(&r.mtu, "mtu", 1420, "largest inner IP packet in `bytes`, 1280 to 9000")
-	f.IntVar(&r.maxPeers, "max-peers", 1000, "`number` of Peers served, oldest first; 0 means any")
+	f.IntVar(&r.maxPeers, "max-peers", 1000, "`number` of Peers served at most, shared fairly between users; 0 means any")
 	f.BoolVar(&r.clusterScope, "cluster-scope", true, "read ServiceCIDRs, nodes and pods of the whole cluster")
 	f.StringSliceVar(&r.service, "service-subnets", nil, "`prefixes` of services, instead of discovery")
 	f.StringSliceVar(&r.pod, "pod-subnets", nil, "`prefixes` of pods, instead of discovery")
