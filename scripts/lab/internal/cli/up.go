@@ -208,6 +208,7 @@ func makeHosts(l *state.Lab) error {
 func startCluster(ctx context.Context, l *state.Lab, bin build.Binaries) error {
 	v := workloads.Values{
 		DNS: cluster.DNSAddr(l.Options.Services[0]).String(), Upstream: topology.CorpResolver.String(),
+		Services: cluster.JoinPrefixes(l.Options.Services), Pods: cluster.JoinPrefixes(l.Options.Pods),
 		Replicas: 2, DualStack: l.Options.DualStack,
 	}
 	if l.Options.Light {

@@ -46,7 +46,7 @@ func (c control) apiserver() launch.Spec {
 		"--bind-address=::",
 		"--secure-port=6443",
 		"--etcd-servers=http://127.0.0.1:2379",
-		"--service-cluster-ip-range=" + join(c.lab.Options.Services),
+		"--service-cluster-ip-range=" + JoinPrefixes(c.lab.Options.Services),
 		"--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction",
 		"--anonymous-auth=true", // clients probe /readyz and /version as on real clusters
@@ -80,8 +80,8 @@ func (c control) controllerManager() launch.Spec {
 		"--bind-address=127.0.0.1",
 		"--leader-elect=false",
 		"--allocate-node-cidrs=true",
-		"--cluster-cidr=" + join(o.Pods),
-		"--service-cluster-ip-range=" + join(o.Services),
+		"--cluster-cidr=" + JoinPrefixes(o.Pods),
+		"--service-cluster-ip-range=" + JoinPrefixes(o.Services),
 		"--use-service-account-credentials=true",
 		"--service-account-private-key-file=" + c.pki("service-accounts.key"),
 		"--root-ca-file=" + c.pki("ca.crt"),
@@ -113,7 +113,8 @@ func (c control) scheduler() launch.Spec {
 	}}
 }
 
-func join(prefixes []netip.Prefix) string {
+// JoinPrefixes returns prefixes separated by commas, as the cluster's programs take them.
+func JoinPrefixes(prefixes []netip.Prefix) string {
 	var words []string
 	for _, p := range prefixes {
 		words = append(words, p.String())

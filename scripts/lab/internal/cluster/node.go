@@ -208,7 +208,7 @@ nftables: {minSyncPeriod: 200ms}
 
 func (n node) proxy() (launch.Spec, error) {
 	file := n.path("kube-proxy.yaml")
-	config := fmt.Sprintf(proxyConfig, join(n.lab.Options.Pods), n.name(), n.lab.Path("kubeconfigs", "kube-proxy"))
+	config := fmt.Sprintf(proxyConfig, JoinPrefixes(n.lab.Options.Pods), n.name(), n.lab.Path("kubeconfigs", "kube-proxy"))
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		return launch.Spec{}, err
 	}

@@ -20,6 +20,8 @@ type Values struct {
 	DNS       string // ClusterIP of the DNS service
 	DNS6      string // its second address, of a dual-stack cluster
 	Upstream  string // resolver for names outside the cluster
+	Services  string // the cluster's prefixes as kubeadm writes them, comma-separated
+	Pods      string
 	Replicas  int
 	DualStack bool
 }
