@@ -17,6 +17,8 @@ type Facts struct {
 	ServiceCIDRs map[string][]netip.Prefix
 	// ServiceAnswer is what the API server said is its range when asked for an impossible Service.
 	ServiceAnswer []netip.Prefix
+	// Declared are the pod prefixes that kubeadm's configuration names.
+	Declared []netip.Prefix
 	// Nodes are the podCIDRs of all nodes together.
 	Nodes []netip.Prefix
 	// PodCover is the cover of the pods' addresses, see [Cover].
@@ -43,6 +45,7 @@ const (
 	sourceChartServices = "chart value discovery.serviceSubnets"
 	sourceChartPods     = "chart value discovery.podSubnets"
 	sourceAnswer        = "answer of the API server"
+	sourceDeclared      = "podSubnet of kubeadm's configuration"
 	sourceNodes         = "podCIDRs of the nodes"
 	sourceCover         = "addresses of the pods"
 )
@@ -82,6 +85,9 @@ func pods(f Facts, is4 bool) (list []Subnet, cover bool) {
 	own := slices.IndexFunc(f.Own, func(a netip.Addr) bool { return a.Unmap().Is4() == is4 })
 	if own < 0 {
 		return nil, false // the gateway has no address of this family, so it reaches no pod by it
+	}
+	if slices.ContainsFunc(f.Declared, func(p netip.Prefix) bool { return p.Contains(f.Own[own].Unmap()) }) {
+		return of(f.Declared, is4, sourceDeclared), false
 	}
 	if slices.ContainsFunc(f.Nodes, func(p netip.Prefix) bool { return p.Contains(f.Own[own].Unmap()) }) {
 		return of(nodesOf(f.Nodes, is4), is4, sourceNodes), false

@@ -47,6 +47,10 @@ func TestDecide(t *testing.T) {
 		{"nothing known", Facts{}, "svc; pods", false},
 		{"a usual cluster", Facts{ServiceCIDRs: kubernetes, Nodes: prefixes("10.132.0.0/24 10.132.1.0/24"), Own: addrs("10.132.1.7")},
 			"svc 10.130.0.0/16 (ServiceCIDR kubernetes); pods 10.132.0.0/23 (podCIDRs of the nodes)", false},
+		{"made by kubeadm", Facts{ServiceCIDRs: kubernetes, Declared: prefixes("10.132.0.0/16"), Nodes: prefixes("10.132.0.0/24"), Own: addrs("10.132.0.7")},
+			"svc 10.130.0.0/16 (ServiceCIDR kubernetes); pods 10.132.0.0/16 (podSubnet of kubeadm's configuration)", false},
+		{"made by kubeadm, then given another network", Facts{ServiceCIDRs: kubernetes, Declared: prefixes("10.244.0.0/16"), Nodes: prefixes("10.132.0.0/24"), Own: addrs("10.132.0.7")},
+			"svc 10.130.0.0/16 (ServiceCIDR kubernetes); pods 10.132.0.0/24 (podCIDRs of the nodes)", false},
 		{"dual stack", Facts{
 			ServiceCIDRs: map[string][]netip.Prefix{"kubernetes": prefixes("10.130.0.0/16 fd00:130::/108")},
 			Nodes:        prefixes("10.132.0.0/24 fd00:132::/64"), Own: addrs("10.132.0.7 fd00:132::7")},

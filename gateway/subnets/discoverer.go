@@ -59,12 +59,14 @@ type Discoverer struct {
 	nodes    *mirror.Mirror[[]netip.Prefix]
 	pods     *mirror.Mirror[[]netip.Addr]
 	services chan serviceFacts
+	declared chan []netip.Prefix // one answer of askDeclared
 
 	// What follows belongs to the goroutine of Run.
-	facts       Facts
-	serviceSeen bool // the service range is known, or known to be unknown
-	watchPods   bool // the mirror of pods runs
-	reported    *Result
+	facts        Facts
+	serviceSeen  bool // the service range is known, or known to be unknown
+	declaredSeen bool // likewise kubeadm's configuration
+	watchPods    bool // the mirror of pods runs
+	reported     *Result
 }
 
 // serviceFacts is what one way of asking for the service range brought.
@@ -85,6 +87,7 @@ func New(cfg Config) *Discoverer {
 		nodes:    mirror.New(source(nodesResource, "nodes"), nodeCIDRs),
 		pods:     mirror.New(source(podsResource, "pods of all namespaces"), podAddrs),
 		services: make(chan serviceFacts),
+		declared: make(chan []netip.Prefix, 1),
 		facts:    Facts{Services: cfg.Services, Pods: cfg.Pods, Own: cfg.Own},
 	}
 }
@@ -99,6 +102,7 @@ func (d *Discoverer) Run(ctx context.Context) {
 	defer group.Wait()
 	group.Go(func() { d.nodes.Run(ctx) })
 	group.Go(func() { d.watchServices(ctx) })
+	group.Go(func() { d.declared <- d.askDeclared(ctx) })
 	d.loop(ctx, &group)
 }
 
@@ -113,6 +117,8 @@ func (d *Discoverer) loop(ctx context.Context, group *sync.WaitGroup) {
 			return
 		case s := <-d.services:
 			d.facts.ServiceCIDRs, d.facts.ServiceAnswer, d.serviceSeen = s.cidrs, s.answer, true
+		case d.facts.Declared = <-d.declared:
+			d.declaredSeen = true
 		case <-d.nodes.Changes():
 		case <-d.pods.Changes():
 		case <-deadline:
@@ -160,7 +166,7 @@ func (d *Discoverer) gather() Result {
 
 // complete reports whether all sources that r rests on have answered, be it with an error.
 func (d *Discoverer) complete(r Result) bool {
-	return d.serviceSeen && answered(d.nodes.State()) && (!r.NeedCover || answered(d.pods.State()))
+	return d.serviceSeen && d.declaredSeen && answered(d.nodes.State()) && (!r.NeedCover || answered(d.pods.State()))
 }
 
 // answered reports whether a mirror's source has said something, given the mirror's State.
