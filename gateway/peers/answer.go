@@ -68,7 +68,7 @@ type change int
 
 const (
 	same    change = iota
-	counts         // only in what keeps moving: handshake, carrier and bytes
+	counts         // only in what keeps moving: handshake and bytes
 	matters        // in what the node or a person waits for
 )
 
@@ -77,8 +77,7 @@ func compare(have, want v1alpha1.PeerStatus) change {
 	if apiequality.Semantic.DeepEqual(have, want) {
 		return same
 	}
-	have.LastHandshake, have.Carrier, have.ReceivedBytes, have.SentBytes =
-		want.LastHandshake, want.Carrier, want.ReceivedBytes, want.SentBytes
+	have.LastHandshake, have.ReceivedBytes, have.SentBytes = want.LastHandshake, want.ReceivedBytes, want.SentBytes
 	if apiequality.Semantic.DeepEqual(have, want) {
 		return counts
 	}

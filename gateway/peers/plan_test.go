@@ -272,7 +272,7 @@ func TestCompare(t *testing.T) {
 		{"nothing", func(*v1alpha1.PeerStatus) {}, same},
 		{"bytes", func(s *v1alpha1.PeerStatus) { s.SentBytes++ }, counts},
 		{"handshake", func(s *v1alpha1.PeerStatus) { s.LastHandshake = &metav1.Time{Time: noon} }, counts},
-		{"carrier", func(s *v1alpha1.PeerStatus) { s.Carrier = "apiserver" }, counts},
+		{"carrier", func(s *v1alpha1.PeerStatus) { s.Carrier = "apiserver" }, matters},
 		{"pod", func(s *v1alpha1.PeerStatus) { s.Gateway.PodUID = "pod-2" }, matters},
 		{"generation", func(s *v1alpha1.PeerStatus) { s.ObservedGeneration++; s.SentBytes++ }, matters},
 		{"condition", func(s *v1alpha1.PeerStatus) { s.Conditions[0].Message = "other" }, matters},
