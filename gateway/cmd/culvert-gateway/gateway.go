@@ -147,8 +147,7 @@ func (g *gateway) control(key wgtypes.Key) {
 		Log: g.log, Metrics: g.metrics,
 	})
 	g.publisher = policystatus.New(policystatus.Config{Client: g.client, Namespace: g.o.namespace, Name: g.o.policy, Log: g.log})
-	g.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "culvert_carrier_streams",
-		Help: "Streams of Peers that are open now."}, func() float64 { return float64(g.carrier.Stats().Streams) }))
+	g.metrics.MustRegister(carrierMetrics{g.carrier.Stats})
 }
 
 // run serves until ctx ends or a part fails, and waits for all parts.

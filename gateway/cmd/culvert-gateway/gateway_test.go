@@ -299,7 +299,8 @@ func TestGatewayServesAWorkstation(t *testing.T) {
 		}
 	}
 
-	if _, metrics := g.page("/metrics"); !strings.Contains(metrics, `culvert_peers{reason="Accepted"} 2`) || !strings.Contains(metrics, "culvert_carrier_streams 1") {
+	if _, metrics := g.page("/metrics"); !strings.Contains(metrics, `culvert_peers{reason="Accepted"} 2`) || !strings.Contains(metrics, "culvert_carrier_streams 1") ||
+		!strings.Contains(metrics, `culvert_dns_answers_total{rcode="NOERROR"} 4`) {
 		t.Errorf("metrics: %s", metrics)
 	}
 
