@@ -6,8 +6,6 @@ LDFLAGS := -s -w -X github.com/culvert-dev/culvert/internal/version.Version=$(VE
 BIN     := bin
 IMAGE   := culvert.dev/culvert-gateway:dev
 
-export CGO_ENABLED ?= 0
-
 .DEFAULT_GOAL := help
 .PHONY: help build image demo test test-fast test-netns test-lab lint bench deps clean
 
@@ -15,9 +13,9 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
 
 build: ## build bin/culvert, bin/culvert-deploy, bin/culvert-gateway, its image, and bin/lab
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./node/cmd/culvert ./gateway/cmd/culvert-gateway ./deploy/cmd/culvert-deploy ./deploy/cmd/culvert-image
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./node/cmd/culvert ./gateway/cmd/culvert-gateway ./deploy/cmd/culvert-deploy ./deploy/cmd/culvert-image
 	$(BIN)/culvert-image --binary $(BIN)/culvert-gateway --tag $(IMAGE) -o $(BIN)/culvert-gateway.tar
-	cd scripts/lab && $(GO) build -trimpath -ldflags '-s -w' -o ../../$(BIN)/ . ./cmd/...
+	cd scripts/lab && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o ../../$(BIN)/lab .
 
 deps: build ## install what the lab needs from the system's packages (root, Debian or Ubuntu)
 	$(BIN)/lab deps --install
@@ -35,7 +33,7 @@ test-netns: ## run the tests with real packets in network namespaces (root)
 	$(GO) test -tags netns -p 1 -count 1 ./node/... ./gateway/... ./dns/...
 
 test-lab: deps ## run the scenarios on a real cluster in namespaces (root)
-	$(GO) test -tags lab -p 1 -count 1 -timeout 40m -v ./scripts/e2e/... ./deploy/...
+	$(GO) test -tags lab -p 1 -count 1 -timeout 40m -v ./scripts/e2e/...
 	cd scripts/lab && $(GO) test -tags lab -count 1 -timeout 20m ./...
 
 lint: ## gofmt, go vet and staticcheck

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/culvert-dev/culvert/scripts/internal/labctl"
 )
 
 // TestWrongInputs tries what people get wrong: each has its message and exit code, and changes nothing.
@@ -86,8 +88,11 @@ func TestForeignInterface(t *testing.T) {
 
 func TestIncompatibleVersion(t *testing.T) {
 	l := shared
+	other := t.TempDir() + "/culvert"
+	const version = "-X github.com/culvert-dev/culvert/internal/version.Version=0.3.0"
+	must(t, labctl.Run(5*time.Minute, "", "go", "build", "-ldflags", version, "-o", other, "../../node/cmd/culvert"), "build a culvert two minor versions ahead")
 	before := l.snapshot(t)
-	r := l.WS(time.Minute, append([]string{"culvert-other", "connect"}, allowFlags...)...)
+	r := l.WS(time.Minute, append([]string{other, "connect"}, allowFlags...)...)
 	if r.Code != 6 || !strings.Contains(r.Err, "0.3.0") || !strings.Contains(r.Err, "culvert gateway upgrade") {
 		t.Errorf("connect with a culvert two minor versions ahead: %s", r)
 	}
