@@ -68,6 +68,7 @@ func (s *Session) learn(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	s.kube.Log = s.log
 	// A bad file is told before anything is asked of the network.
 	if _, err := config.Layers(s.sources(nil)); err != nil {
 		return err
@@ -195,16 +196,10 @@ func (s *Session) open(limited, ctx context.Context, background *sync.WaitGroup)
 	}
 	name := s.peer.Name
 	background.Go(func() {
-		err := s.kube.WatchPeer(ctx, name, func(p *v1alpha1.Peer) { s.mail.send(func() { s.peerChanged(p) }) })
-		if err != nil {
-			s.mail.send(func() { s.end(err) })
-		}
+		s.kube.WatchPeer(ctx, name, func(p *v1alpha1.Peer) { s.mail.send(func() { s.peerChanged(p) }) })
 	})
 	background.Go(func() {
-		err := s.kube.WatchPolicy(ctx, func(p *v1alpha1.Policy) { s.mail.send(func() { s.policyChanged(p) }) })
-		if err != nil {
-			s.mail.send(func() { s.end(err) })
-		}
+		s.kube.WatchPolicy(ctx, func(p *v1alpha1.Policy) { s.mail.send(func() { s.policyChanged(p) }) })
 	})
 	s.serve(ctx, background)
 	return nil

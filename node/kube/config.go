@@ -3,6 +3,7 @@ package kube
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"time"
@@ -46,6 +47,8 @@ type Client struct {
 	dialled   *dialled
 	namespace string // where Peers are
 
+	// Log hears about broken watches; nil discards that.
+	Log *slog.Logger
 	// Context and Cluster are the kubeconfig's names, for people.
 	Context string
 	Cluster string
