@@ -12,12 +12,11 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/httpstream"
-	httpspdy "k8s.io/apimachinery/pkg/util/httpstream/spdy"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
-	"k8s.io/client-go/transport/spdy"
 	"k8s.io/client-go/transport/websocket"
+	"k8s.io/streaming/pkg/httpstream"
+	"k8s.io/streaming/pkg/httpstream/spdy"
 )
 
 // The protocol of the portforward subresource: SPDY/3.1 by itself, or inside a WebSocket.
@@ -83,7 +82,7 @@ func (c *Client) dialWebSocket(ctx context.Context, target *url.URL) (*multiplex
 	}
 	c.dialled.note(conn.NetConn())
 	gather := &gatherer{Conn: portforward.NewTunnelingConnection("culvert", conn)}
-	streams, err := httpspdy.NewClientConnection(gather) // without pings: the carrier has its own
+	streams, err := spdy.NewClientConnection(gather) // without pings: the carrier has its own
 	if err != nil {
 		return nil, errors.Join(err, conn.NetConn().Close())
 	}
@@ -92,7 +91,19 @@ func (c *Client) dialWebSocket(ctx context.Context, target *url.URL) (*multiplex
 
 // dialSPDY upgrades to SPDY itself, which API servers before 1.31 want.
 func (c *Client) dialSPDY(ctx context.Context, target *url.URL) (*multiplexed, error) {
-	transport, upgrader, err := spdy.RoundTripperFor(c.config)
+	tlsConfig, err := rest.TLSConfigFor(c.config)
+	if err != nil {
+		return nil, err
+	}
+	proxy := c.config.Proxy
+	if proxy == nil {
+		proxy = http.ProxyFromEnvironment
+	}
+	upgrader, err := spdy.NewRoundTripperWithConfig(spdy.RoundTripperConfig{TLS: tlsConfig, Proxier: proxy})
+	if err != nil {
+		return nil, err
+	}
+	transport, err := rest.HTTPWrappersForConfig(c.config, upgrader)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +111,13 @@ func (c *Client) dialSPDY(ctx context.Context, target *url.URL) (*multiplexed, e
 	if err != nil {
 		return nil, err
 	}
-	streams, _, err := spdy.Negotiate(upgrader, &http.Client{Transport: transport}, request, portForwardProtocol)
+	request.Header.Set(httpstream.HeaderProtocolVersion, portForwardProtocol)
+	response, err := (&http.Client{Transport: transport}).Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close() //nolint:errcheck // the connection is taken over, or of no use
+	streams, err := upgrader.NewConnection(response)
 	if err != nil {
 		return nil, err
 	}
