@@ -178,6 +178,8 @@ func (h *hostParser) rule(f Family) {
 			r.MinPrefixLen = int(h.number(h.word())) + 1
 		case "goto":
 			r.Action, r.Goto = ActionGoto, h.number(h.word())
+		case "proto":
+			r.Protocol = uint8(h.number(h.word()))
 		case "l3mdev":
 			r.L3MDev = true
 		case "partial":

@@ -90,7 +90,8 @@ type PlannedRule struct {
 	Priority int    `json:"priority,omitempty"`
 	Reason   string `json:"reason,omitempty"`
 	// SkipMarks are the marks by which other tunnels keep their own packets out of their own routes;
-	// packets that carry one must not be caught by our rule either.
+	// packets that carry one must not be caught by our rule either. Values are not 0 and within their
+	// masks.
 	SkipMarks []Mark `json:"skipMarks,omitempty"`
 }
 

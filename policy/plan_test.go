@@ -389,6 +389,9 @@ func TestSkipMarks(t *testing.T) {
 		"Tailscale's bypass, before us":    {office + tailscale + "default dev tailscale0 table 52", "[]"},
 		"Tailscale's bypass, behind us":    {office + tailscale + "default dev tailscale0 table 77\nrule 300: lookup 77", "[0x80000/0xff0000]"},
 		"a rule for packets without marks": {office + "rule 32000: fwmark 0/0xff lookup main", "[]"},
+		"a value wider than its mask":      {office + "rule 32765: not fwmark 0xca6c/0xff lookup 51820", "[0x6c/0xff]"},
+		"two that say the same":            {office + "rule 32765: not fwmark 0xca6c/0xff lookup 51820\nrule 32764: not fwmark 0x6c/0xff lookup 51821", "[0x6c/0xff]"},
+		"another Culvert's, of a VPN gone": {office + "rule 32765: not fwmark 0xca6c lookup 7831 proto 202", "[]"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := NewPlan(Input{Cluster: lab, Facts: host(t, tc.host)})

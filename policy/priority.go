@@ -109,12 +109,14 @@ func (v *view) firstFree(f Family) uint32 {
 }
 
 // skipMarks returns the marks that other programs keep their own packets out of their routes with:
-// those of "not fwmark" rules wherever they are, and of "fwmark" rules behind ours.
+// those of "not fwmark" rules wherever they are, and of "fwmark" rules behind ours. Rules of another
+// Culvert connection have their marks from the same place and would keep them alive when it is gone.
 func (v *view) skipMarks(f Family, ours uint32) []Mark {
 	var out []Mark
 	for _, r := range v.all[f] {
-		if r.Mark.Mask != 0 && r.Mark.Value&r.Mark.Mask != 0 && (r.Invert || r.Priority > ours) {
-			out = append(out, r.Mark)
+		m := Mark{r.Mark.Value & r.Mark.Mask, r.Mark.Mask}
+		if m.Value != 0 && (r.Invert || r.Priority > ours) && r.Protocol != ProtocolCulvert {
+			out = append(out, m)
 		}
 	}
 	slices.SortFunc(out, func(a, b Mark) int {
