@@ -111,6 +111,7 @@ func (s *Session) apply(ctx context.Context) error {
 		MTU:       s.tunnel.mtu,
 		Table:     hostnet.Table(s.iface),
 		Priority:  hostnet.Priority{V4: s.plan.Rules.V4.Priority, V6: s.plan.Rules.V6.Priority},
+		SkipMarks: hostnet.SkipMarks{V4: skipMarks(s.plan.Rules.V4), V6: skipMarks(s.plan.Rules.V6)},
 		DNS: hostdns.Config{
 			Servers: s.addresses,
 			Search:  clusterSearch(s.kube.UserNamespace, s.cluster.Domain),
@@ -127,6 +128,15 @@ func (s *Session) apply(ctx context.Context) error {
 		return fmt.Errorf("change the host's routes and resolver: %w", err)
 	}
 	return nil
+}
+
+// skipMarks converts a planned rule's.
+func skipMarks(rule policy.PlannedRule) []hostnet.Mark {
+	var out []hostnet.Mark
+	for _, m := range rule.SkipMarks {
+		out = append(out, hostnet.Mark{Value: m.Value, Mask: m.Mask})
+	}
+	return out
 }
 
 // hearHelper passes on what the helper notices, and its end.

@@ -49,7 +49,7 @@ func (s *session) handleApply(ctx context.Context, state hostnet.State) error {
 
 // withoutIPv6 returns what a kernel without IPv6 can do of a state.
 func withoutIPv6(s hostnet.State) hostnet.State {
-	s.Priority.V6 = 0
+	s.Priority.V6, s.SkipMarks.V6 = 0, nil
 	s.Routes = slices.DeleteFunc(slices.Clone(s.Routes), func(r hostnet.Route) bool { return r.Prefix.Addr().Is6() })
 	return s
 }

@@ -17,6 +17,7 @@ const (
 	minMTUIPv4  = 576  // RFC 1122, section 3.3.3
 	maxMTU      = 9000
 	maxPriority = 32765
+	maxMarks    = 256 // per family; the kernel gets one rule whatever their number
 )
 
 // checkOpen returns an error unless r asks for something a connection may have.
@@ -84,6 +85,11 @@ func (l Limits) checkState(s, open hostnet.State) error {
 	if err := checkPriority(s); err != nil {
 		return err
 	}
+	for _, marks := range [][]hostnet.Mark{s.SkipMarks.V4, s.SkipMarks.V6} {
+		if err := checkMarks(marks); err != nil {
+			return err
+		}
+	}
 	if err := l.checkRoutes(s.Routes); err != nil {
 		return err
 	}
@@ -103,6 +109,20 @@ func checkPriority(s hostnet.State) error {
 	for _, p := range []int{s.Priority.V4, s.Priority.V6} {
 		if p < 0 || p > maxPriority {
 			return refuse("rule priority %d: it has to be 1 to %d, or 0 for no rule", p, maxPriority)
+		}
+	}
+	return nil
+}
+
+// checkMarks wants marks that some packets carry and packets without a mark do not: those are what
+// the tunnel is for.
+func checkMarks(marks []hostnet.Mark) error {
+	if len(marks) > maxMarks {
+		return refuse("%d marks to leave alone: at most %d are possible", len(marks), maxMarks)
+	}
+	for _, m := range marks {
+		if m.Value == 0 || m.Value&^m.Mask != 0 {
+			return refuse("mark %s: its value has to be other than 0 and within its mask", m)
 		}
 	}
 	return nil

@@ -153,6 +153,9 @@ func address(p netip.Prefix) *netlink.Addr {
 func rule(c Change) *netlink.Rule {
 	r := netlink.NewRule()
 	r.Priority, r.Table, r.Protocol = c.Rule.Priority, c.Scope.Table(), Protocol
+	if m := c.Rule.Mark; !m.IsZero() {
+		r.Mark, r.Mask, r.Invert = m.Value, &m.Mask, c.Rule.Not
+	}
 	r.Family = unix.AF_INET
 	if c.Rule.IPv6 {
 		r.Family = unix.AF_INET6

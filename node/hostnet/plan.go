@@ -32,12 +32,6 @@ type Link struct {
 	Settings map[string]string
 }
 
-// Rule is a policy rule that leads to our table.
-type Rule struct {
-	IPv6     bool
-	Priority int
-}
-
 // Kind of a change. The order of the constants is the order of execution: what protects comes before
 // what carries traffic, additions before removals, and of the removals the rule, which ends the use of
 // the rest, first and the filter last.
@@ -78,7 +72,7 @@ func (c Change) String() string {
 	if c.Rule.IPv6 {
 		family = "-6 "
 	}
-	rule := fmt.Sprintf("priority %d from all lookup %d proto %d", c.Rule.Priority, c.Scope.Table(), Protocol)
+	rule := fmt.Sprintf("priority %d %s lookup %d proto %d", c.Rule.Priority, c.Rule.selector(), c.Scope.Table(), Protocol)
 	switch c.Kind {
 	case AddFilter:
 		return "nft add table inet " + filterTable(dev) + " (replies only)"
@@ -128,7 +122,7 @@ func Plan(scope Scope, desired State, actual Actual) []Change {
 		p.link(desired, actual.Link)
 	}
 	p.routes(desired, actual.Routes)
-	p.rules(desired.Priority, actual.Rules)
+	p.rules(desired, actual.Rules)
 	if desired.Interface == "" {
 		p.leave(actual)
 	}
@@ -225,14 +219,14 @@ func source(addresses []netip.Prefix, r Route) netip.Addr {
 	return netip.Addr{}
 }
 
-// rules brings the rules that lead to our table to the desired priorities.
-func (p *planner) rules(desired Priority, actual []Rule) {
+// rules brings the rules that lead to our table to the desired ones.
+func (p *planner) rules(desired State, actual []Rule) {
 	var want []Rule
-	if desired.V4 != 0 {
-		want = append(want, Rule{Priority: desired.V4})
+	if n := desired.Priority.V4; n != 0 {
+		want = append(want, newRule(false, n, desired.SkipMarks.V4))
 	}
-	if desired.V6 != 0 {
-		want = append(want, Rule{IPv6: true, Priority: desired.V6})
+	if n := desired.Priority.V6; n != 0 {
+		want = append(want, newRule(true, n, desired.SkipMarks.V6))
 	}
 	for _, r := range missing(want, actual) {
 		p.add(Change{Kind: AddRule, Rule: r})

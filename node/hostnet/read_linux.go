@@ -93,10 +93,18 @@ func (h *linuxHost) readRules(scope Scope) ([]Rule, error) {
 	var out []Rule
 	for _, r := range rules {
 		if r.Table == scope.Table() {
-			out = append(out, Rule{IPv6: r.Family == unix.AF_INET6, Priority: r.Priority})
+			out = append(out, Rule{IPv6: r.Family == unix.AF_INET6, Priority: r.Priority, Mark: markOf(r), Not: r.Invert})
 		}
 	}
 	return out, nil
+}
+
+// markOf converts at the edge.
+func markOf(r netlink.Rule) Mark {
+	if r.Mask == nil {
+		return Mark{}
+	}
+	return Mark{Value: r.Mark, Mask: *r.Mask}
 }
 
 // markedRules returns the rules with our protocol number.

@@ -36,6 +36,8 @@ type State struct {
 	Table int `json:"table,omitempty"`
 	// Priority of the rule that leads to Table.
 	Priority Priority `json:"priority"`
+	// SkipMarks are the marks of packets that the rule leaves alone.
+	SkipMarks SkipMarks `json:"skipMarks,omitzero"`
 	// Routes of Table.
 	Routes []Route `json:"routes,omitempty"`
 	// DNS is the wish for the host's resolver, carried out by package hostdns.
@@ -47,6 +49,24 @@ type Priority struct {
 	V4 int `json:"v4,omitempty"`
 	V6 int `json:"v6,omitempty"`
 }
+
+// SkipMarks are marks per family: packets that carry one of them do not enter our table.
+type SkipMarks struct {
+	V4 []Mark `json:"v4,omitempty"`
+	V6 []Mark `json:"v6,omitempty"`
+}
+
+// Mark is a packet mark under a mask, as ip-rule(8) writes it: fwmark VALUE/MASK. The zero Mark is
+// that of every packet.
+type Mark struct {
+	Value uint32 `json:"value"`
+	Mask  uint32 `json:"mask"`
+}
+
+// IsZero reports whether m says nothing.
+func (m Mark) IsZero() bool { return m == Mark{} }
+
+func (m Mark) String() string { return fmt.Sprintf("%#x/%#x", m.Value, m.Mask) }
 
 // Route is one route of our table.
 type Route struct {
