@@ -114,6 +114,9 @@ func (l *lab) status(t *testing.T) status {
 	return s
 }
 
+// connectLimit bounds a connect or quit.
+const connectLimit = time.Minute
+
 // allowFlags let the cluster have what the VPN of the lab routes.
 var allowFlags = []string{"--allow-conflicting-subnets", "10.128.0.0/9"}
 

@@ -1,0 +1,94 @@
+//go:build lab
+
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// vpnDevices are the VPNs the lab has, with the interface of each on the workstation.
+var vpnDevices = map[string]string{"wireguard": "wg-corp", "route": "tun-corp", "openvpn": "tun0"}
+
+// useVPN switches the workstation to another VPN that takes routes, and back to the one that the other
+// scenarios expect when the test has ended.
+func (l *lab) useVPN(t *testing.T, kind, routes string) {
+	t.Helper()
+	t.Cleanup(func() {
+		must(t, l.Run(2*time.Minute, "vpn", "up", "openvpn", "--routes", "10.0.0.0/8"), "back to OpenVPN")
+	})
+	if r := l.Run(2*time.Minute, "vpn", "up", kind, "--routes", routes); r.Code != 0 {
+		t.Fatalf("lab vpn up %s --routes %s: %s", kind, routes, r)
+	}
+}
+
+// refusedOver checks that a plain connect reports the conflict with what is on dev, and changes nothing.
+func (l *lab) refusedOver(t *testing.T, dev string) {
+	t.Helper()
+	before := l.snapshot(t)
+	r := l.WS(time.Minute, "culvert", "connect")
+	if r.Code != 3 {
+		t.Fatalf("culvert connect under %s: want exit code 3: %s", dev, r)
+	}
+	for _, want := range []string{"10.130.0.0/16", "10.132.0.0/16", "inside 10.0.0.0/8 on " + dev} {
+		if !strings.Contains(r.Err, want) {
+			t.Errorf("the report does not name %q:\n%s", want, r.Err)
+		}
+	}
+	l.unchanged(t, before)
+}
+
+func TestEveryKindOfVPN(t *testing.T) {
+	for _, kind := range []string{"wireguard", "route", "openvpn"} {
+		t.Run(kind, func(t *testing.T) {
+			l := shared
+			l.useVPN(t, kind, "10.0.0.0/8")
+			l.refusedOver(t, vpnDevices[kind])
+			l.connect(t, allowFlags...)
+			l.reaches(t)
+		})
+	}
+}
+
+// endpointPrefix is a public prefix that a cluster might have, and in it the server of the VPN.
+const endpointPrefix = "198.51.100.0/24"
+
+// limitsFile lets the helper route that prefix.
+const limitsFile = "/etc/culvert/limits.yaml"
+
+// TestEndpointOfTheVPNInsideOurs has the tunnel take the prefix that holds the VPN's own server, while
+// the path to the API server, and so the tunnel, lies inside that VPN: were the VPN's outer packets to
+// enter the tunnel, both would be dead.
+func TestEndpointOfTheVPNInsideOurs(t *testing.T) {
+	for kind, routes := range map[string]string{
+		"wireguard": "10.0.0.0/8",           // known by its mark
+		"openvpn":   "10.0.0.0/8,0.0.0.0/0", // known by the route that a full tunnel has for its server
+	} {
+		t.Run(kind, func(t *testing.T) {
+			l := shared
+			l.useVPN(t, kind, routes)
+			must(t, l.WS(5*time.Second, "sh", "-ec", fmt.Sprintf(`mkdir -p /etc/culvert; echo "prefixes: [%s]" > %s`, endpointPrefix, limitsFile)), "widen the limits")
+			t.Cleanup(func() { must(t, l.WS(5*time.Second, "rm", limitsFile), "remove "+limitsFile) })
+			l.connect(t, append([]string{"--also-proxy", endpointPrefix}, allowFlags...)...)
+			if r := l.WS(5*time.Second, "ip", "route", "get", "198.51.100.20"); !strings.Contains(r.Out, "dev culvert0") {
+				t.Fatalf("%s does not go through the tunnel, so nothing is tested: %s", endpointPrefix, r)
+			}
+			l.vpnLives(t, 12*time.Second)
+			l.reaches(t)
+		})
+	}
+}
+
+// vpnLives checks for a while that the company behind the VPN answers each time. The flows are new
+// ones, and the VPN's server is asked to prove that it hears the client: nothing is left to a cache.
+func (l *lab) vpnLives(t *testing.T, limit time.Duration) {
+	t.Helper()
+	for begin, n := time.Now(), 0; time.Since(begin) < limit; n++ {
+		if r := l.WS(5*time.Second, "curl", "-sS", "--fail", "--max-time", "3", "http://10.20.0.80/"); r.Code != 0 {
+			t.Fatalf("request %d, %s after connecting: the company does not answer: %s", n, time.Since(begin).Round(time.Millisecond), r)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
