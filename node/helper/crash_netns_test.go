@@ -122,6 +122,7 @@ func exchange(t *testing.T, partner *os.File) error {
 		return err
 	}
 	state.Routes, state.Priority.V4, state.MTU = state.Routes[1:], 4000, 1300
+	state.SkipMarks.V6 = []hostnet.Mark{wgQuickMark, tailscaleMark} // at the priority the rule has
 	if err := client.Apply(t.Context(), state); err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ func randomState(rng *rand.Rand) hostnet.State {
 	open, s := testState("1")
 	s.Interface, s.Routes, s.MTU = "culvert5", nil, 1280+rng.IntN(3)
 	s.Priority = hostnet.Priority{V4: 5000 * rng.IntN(3), V6: 5000 * rng.IntN(3)}
+	s.SkipMarks = hostnet.SkipMarks{V4: randomMarks(rng), V6: randomMarks(rng)}
 	s.Addresses = open.Addresses[:1+rng.IntN(2)]
 	for i := range 10 {
 		for _, text := range []string{fmt.Sprintf("10.%d.0.0/16", i), fmt.Sprintf("fd10:%d::/64", i)} {
@@ -60,6 +61,9 @@ func TestKernelWalksThroughRandomStates(t *testing.T) {
 			t.Fatal(err)
 		}
 		compare(t, want)
+		if again, err := hostnet.Set(t.Context(), host, scope, want); err != nil || len(again) > 0 {
+			t.Fatalf("setting the same again changes %v (%v)", again, err)
+		}
 	}
 	if _, err := hostnet.Remove(host, scope); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package helper
 
 import (
+	"errors"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -85,10 +86,8 @@ func (l Limits) checkState(s, open hostnet.State) error {
 	if err := checkPriority(s); err != nil {
 		return err
 	}
-	for _, marks := range [][]hostnet.Mark{s.SkipMarks.V4, s.SkipMarks.V6} {
-		if err := checkMarks(marks); err != nil {
-			return err
-		}
+	if err := errors.Join(checkMarks(s.SkipMarks.V4), checkMarks(s.SkipMarks.V6)); err != nil {
+		return err
 	}
 	if err := l.checkRoutes(s.Routes); err != nil {
 		return err

@@ -19,7 +19,11 @@ func fine() (OpenRequest, hostnet.State) {
 	state := hostnet.State{
 		Interface: "culvert0", MTU: 1420, Addresses: addrs, Table: 7830,
 		Priority: hostnet.Priority{V4: 5000, V6: 32765},
-		DNS:      hostdns.Config{Servers: []netip.Addr{addrs[0].Addr(), addrs[1].Addr()}, Search: []string{"default.svc.cluster.local", "_x.y."}},
+		SkipMarks: hostnet.SkipMarks{
+			V4: []hostnet.Mark{{Value: 0xca6c, Mask: 0xffffffff}, {Value: 0x80000, Mask: 0xff0000}},
+			V6: []hostnet.Mark{{Value: 1, Mask: 1}},
+		},
+		DNS: hostdns.Config{Servers: []netip.Addr{addrs[0].Addr(), addrs[1].Addr()}, Search: []string{"default.svc.cluster.local", "_x.y."}},
 	}
 	for _, p := range []string{"10.0.0.0/8", "172.20.0.0/16", "192.168.0.0/16", "100.64.0.0/10", "245.0.0.0/8", "fd00::/8", "10.96.0.1/32"} {
 		state.Routes = append(state.Routes, hostnet.Route{Prefix: netip.MustParsePrefix(p)})
@@ -142,6 +146,13 @@ func TestHostileState(t *testing.T) {
 		"throw with host bits":    throw("10.0.0.1/8"),
 		"throw no prefix":         func(s *state) { s.Routes = []hostnet.Route{{Throw: true}} },
 		"too many routes":         manyRoutes,
+		"a mark of nothing":       marks(hostnet.Mark{}),
+		"a mark under no mask":    marks(hostnet.Mark{Value: 1}),
+		"no mark at all as one":   marks(hostnet.Mark{Mask: 0xff}),
+		"a mark beyond its mask":  marks(hostnet.Mark{Value: 0x100, Mask: 0xff}),
+		"one mark among good":     marks(hostnet.Mark{Value: 1, Mask: 1}, hostnet.Mark{}),
+		"too many marks":          marks(manyMarks(maxMarks + 1)...),
+		"IPv6's marks of nothing": func(s *state) { s.SkipMarks.V6 = []hostnet.Mark{{}} },
 		"another DNS server":      server("8.8.8.8"),
 		"loopback DNS":            server("127.0.0.1"),
 		"a DNS server nowhere":    func(s *state) { s.DNS.Servers = []netip.Addr{{}} },
@@ -170,19 +181,31 @@ func TestHostileState(t *testing.T) {
 	}
 }
 
+func marks(list ...hostnet.Mark) func(*hostnet.State) {
+	return func(s *hostnet.State) { s.SkipMarks.V4 = list }
+}
+
+func manyMarks(n int) (out []hostnet.Mark) {
+	for i := range n {
+		out = append(out, hostnet.Mark{Value: 0xff000000 + uint32(i), Mask: 0xffffffff})
+	}
+	return out
+}
+
 func manyRoutes(s *hostnet.State) {
 	for i := range maxRoutes {
 		s.Routes = append(s.Routes, hostnet.Route{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}), 32)})
 	}
 }
 
-func TestMostRoutesFitInAMessage(t *testing.T) {
+func TestMostRoutesAndMarksFitInAMessage(t *testing.T) {
 	_, s := fine()
 	s.Routes = nil
 	for i := range maxRoutes {
 		a := netip.MustParseAddr(fmt.Sprintf("fd10:130:aaaa:bbbb:cccc:dddd:eeee:%x", i))
 		s.Routes = append(s.Routes, hostnet.Route{Prefix: netip.PrefixFrom(a, 128), Throw: true})
 	}
+	s.SkipMarks = hostnet.SkipMarks{V4: manyMarks(maxMarks), V6: manyMarks(maxMarks)}
 	if err := (Limits{}).checkState(s, s); err != nil {
 		t.Error(err)
 	}

@@ -51,6 +51,8 @@ func TestPlan(t *testing.T) {
 	routed := wanted
 	routed.Routes = slices.Concat(through("10.130.0.0/16", "fd10::/64"), thrown("10.130.0.1/32"))
 	routed.Priority = Priority{V4: 5000, V6: 5001}
+	marked := routed
+	marked.SkipMarks = SkipMarks{V4: []Mark{{0xca6c, ^uint32(0)}}, V6: []Mark{{0x80000, 0xff0000}, {0xca6c, ^uint32(0)}}}
 
 	for name, row := range map[string]struct {
 		desired State
@@ -85,6 +87,24 @@ func TestPlan(t *testing.T) {
 			want: `
 				ip rule add priority 5000 from all lookup 7833 proto 202
 				ip rule del priority 4000 from all lookup 7833 proto 202`,
+		},
+		"another tunnel marks its packets: the rule that knows comes before the one that does not goes": {
+			desired: marked,
+			actual: Actual{Link: up("fd00::2/128", "245.0.0.2/32"), Routes: routed.Routes, Filter: filterVersion, FilterTable: true,
+				Rules: []Rule{{Priority: 5000}, {Priority: 5001, IPv6: true}}},
+			want: `
+				ip rule add priority 5000 not from all fwmark 0xca6c/0xffffffff lookup 7833 proto 202
+				ip -6 rule add priority 5001 from all fwmark 0x0/0x88000 lookup 7833 proto 202
+				ip rule del priority 5000 from all lookup 7833 proto 202
+				ip -6 rule del priority 5001 from all lookup 7833 proto 202`,
+		},
+		"the marks are gone": {
+			desired: routed,
+			actual: Actual{Link: up("fd00::2/128", "245.0.0.2/32"), Routes: routed.Routes, Filter: filterVersion, FilterTable: true,
+				Rules: []Rule{{Priority: 5000, Mark: Mark{0xca6c, ^uint32(0)}, Not: true}, {Priority: 5001, IPv6: true}}},
+			want: `
+				ip rule add priority 5000 from all lookup 7833 proto 202
+				ip rule del priority 5000 not from all fwmark 0xca6c/0xffffffff lookup 7833 proto 202`,
 		},
 		"a route becomes a carve-out and another goes": {
 			desired: State{Interface: "culvert3", MTU: 1400, Addresses: wanted.Addresses, Routes: thrown("10.1.0.0/16")},
@@ -226,6 +246,7 @@ func randomState(rng *rand.Rand) State {
 		s.Addresses = append(s.Addresses, netip.MustParsePrefix("fd00::2/128"))
 	}
 	s.Priority = Priority{V4: 5000 * rng.IntN(3), V6: 5000 * rng.IntN(2)}
+	s.SkipMarks = SkipMarks{V4: randomMarks(rng), V6: randomMarks(rng)}
 	for i := range 12 {
 		if rng.IntN(2) == 0 {
 			p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, 0}), 16)
@@ -234,6 +255,13 @@ func randomState(rng *rand.Rand) State {
 	}
 	rng.Shuffle(len(s.Routes), func(i, j int) { s.Routes[i], s.Routes[j] = s.Routes[j], s.Routes[i] })
 	return s
+}
+
+// randomMarks returns none to three marks.
+func randomMarks(rng *rand.Rand) []Mark {
+	all := []Mark{{0xca6c, ^uint32(0)}, {0x80000, 0xff0000}, {0x1bd00, ^uint32(0)}, {1, 1}}
+	rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all[:rng.IntN(4)]
 }
 
 // TestSetWalksThroughRandomStates goes from any state to any other, with failures on the way, and
@@ -287,11 +315,14 @@ func checkReached(t *testing.T, have Actual, want State) {
 	}
 	var priority Priority
 	for _, r := range have.Rules {
+		marks := want.SkipMarks.V4
 		if r.IPv6 {
 			priority.V6 += r.Priority
+			marks = want.SkipMarks.V6
 		} else {
 			priority.V4 += r.Priority
 		}
+		checkRule(t, r, marks)
 	}
 	if priority != want.Priority {
 		t.Fatalf("rules %v, want %v", have.Rules, want.Priority)
@@ -299,6 +330,68 @@ func checkReached(t *testing.T, have Actual, want State) {
 	if l := have.Link; l != nil && (l.MTU != want.MTU || !l.Up || len(l.Addresses) != len(want.Addresses) || l.Settings["ipv4/rp_filter"] != "2") {
 		t.Fatalf("interface %+v, want %+v", l, want)
 	}
+}
+
+// takes reports whether the kernel tries the table of r for a packet (fib_rule_match of
+// net/core/fib_rules.c).
+func takes(r Rule, mark uint32) bool { return ((r.Mark.Value^mark)&r.Mark.Mask == 0) != r.Not }
+
+// checkRule checks a rule with packets: it takes those without a mark, and none with a mark of the list.
+func checkRule(t *testing.T, r Rule, skip []Mark) {
+	t.Helper()
+	if !takes(r, 0) {
+		t.Fatalf("rule %+v does not take ordinary packets", r)
+	}
+	for _, m := range skip {
+		for _, others := range []uint32{0, ^uint32(0), 0x5a5a5a5a} { // the bits that the mark leaves open
+			if packet := m.Value&m.Mask | others&^m.Mask; takes(r, packet) {
+				t.Fatalf("rule %+v takes a packet marked %#x, which %s says to leave alone", r, packet, m)
+			}
+		}
+	}
+}
+
+func TestRulesLeaveMarkedPacketsAlone(t *testing.T) {
+	full := ^uint32(0)
+	for name, row := range map[string]struct {
+		skip []Mark
+		want Rule
+		// strangers are marks of others that the rule takes, as it takes packets without one.
+		strangers []uint32
+	}{
+		"no mark":                         {nil, Rule{}, []uint32{1, 0xca6c, full}},
+		"one":                             {[]Mark{{0xca6c, full}}, Rule{Mark: Mark{0xca6c, full}, Not: true}, []uint32{1, 0xca6d, full}},
+		"one under a mask":                {[]Mark{{0x80000, 0xff0000}}, Rule{Mark: Mark{0x80000, 0xff0000}, Not: true}, []uint32{0x80, 0x90000}},
+		"a value wider than its mask":     {[]Mark{{0xca6c, 0xff}}, Rule{Mark: Mark{0x6c, 0xff}, Not: true}, []uint32{0xca00}},
+		"two wg-quick in a row, one bit":  {[]Mark{{0xca6c, full}, {0xca6d, full}}, Rule{Mark: Mark{0, 0x8000}}, []uint32{1, 0xff, 0x40000}},
+		"wg-quick, Tailscale and NetBird": {[]Mark{{0xca6c, full}, {0x1bd00, full}, {0x80000, 0xff0000}}, Rule{Mark: Mark{0, 0x88000}}, []uint32{1, 0xff, 0x40000}},
+		"one that says nothing":           {[]Mark{{0, full}, {0x100, 0xff}}, Rule{}, []uint32{1}},
+		"a useful one among such":         {[]Mark{{0, full}, {2, 3}}, Rule{Mark: Mark{2, 3}, Not: true}, []uint32{1, 4}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := newRule(false, 0, row.skip)
+			if got != row.want {
+				t.Errorf("rule %+v, want %+v", got, row.want)
+			}
+			for _, mark := range row.strangers {
+				if !takes(got, mark) {
+					t.Errorf("rule %+v does not take a packet that a stranger marked %#x", got, mark)
+				}
+			}
+			checkRule(t, got, slices.DeleteFunc(slices.Clone(row.skip), func(m Mark) bool { return m.Value&m.Mask == 0 }))
+		})
+	}
+}
+
+func FuzzRulesLeaveMarkedPacketsAlone(f *testing.F) {
+	f.Add(uint32(0xca6c), ^uint32(0), uint32(0x80000), uint32(0xff0000), uint32(1), uint32(1))
+	f.Fuzz(func(t *testing.T, v1, m1, v2, m2, v3, m3 uint32) {
+		skip := []Mark{{v1, m1}, {v2, m2}, {v3, m3}}
+		for n := range skip {
+			some := skip[:n+1]
+			checkRule(t, newRule(true, 1, some), slices.DeleteFunc(slices.Clone(some), func(m Mark) bool { return m.Value&m.Mask == 0 }))
+		}
+	})
 }
 
 func TestFailures(t *testing.T) {
