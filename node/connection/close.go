@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -28,21 +29,35 @@ func (s *Session) close(why error) {
 	defer cancel()
 	var work sync.WaitGroup
 	work.Go(func() { s.restoreHost(ctx, why) })
-	if s.peer != nil {
-		work.Go(func() {
-			if err := s.kube.DeletePeer(ctx, s.peer.Name, string(s.peer.UID)); err != nil {
-				s.log.Warn("the Peer stays behind; the next connection takes it over", "peer", s.peer.Name, "err", err)
-			}
-		})
-	}
+	work.Go(func() { s.deletePeer(ctx) })
 	work.Wait()
 	if s.tunnel != nil {
 		s.tunnel.close()
 	}
 }
 
+// unsureTimeout bounds looking for a Peer that may not even have been created.
+const unsureTimeout = time.Second
+
+// deletePeer removes what stands for this connection in the cluster.
+func (s *Session) deletePeer(ctx context.Context) {
+	var err error
+	switch {
+	case s.peer != nil:
+		err = s.kube.DeletePeer(ctx, s.peer.Name, string(s.peer.UID))
+	case s.unsure != nil:
+		ctx, cancel := context.WithTimeout(ctx, unsureTimeout)
+		defer cancel()
+		err = s.kube.AbandonPeer(ctx, s.unsure)
+	}
+	if err != nil {
+		s.log.Warn("the Peer may stay behind; the next connection takes it over", "err", err)
+	}
+}
+
 // restoreHost has the helper undo everything, and leaves a last status for `culvert status` where the
-// connection had stood and did not end because it was asked to.
+// connection had stood and did not end because it was asked to. A helper that is gone has left it to
+// its guard.
 func (s *Session) restoreHost(ctx context.Context, why error) {
 	defer close(s.restored)
 	var last json.RawMessage
@@ -51,5 +66,6 @@ func (s *Session) restoreHost(ctx context.Context, why error) {
 	}
 	if err := s.helper.Close(ctx, last); err != nil && !errors.Is(err, helper.ErrHelperGone) {
 		s.log.Error("restore the host", "err", err)
+		s.restoreErr = fmt.Errorf("restore the host: %w", err)
 	}
 }

@@ -1,6 +1,7 @@
 package connection
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -17,7 +18,7 @@ import (
 	"github.com/culvert-dev/culvert/node/api"
 	"github.com/culvert-dev/culvert/node/config"
 	"github.com/culvert-dev/culvert/node/failure"
-	"github.com/culvert-dev/culvert/node/hostnet"
+	"github.com/culvert-dev/culvert/node/helper"
 	"github.com/culvert-dev/culvert/node/kube"
 	"github.com/culvert-dev/culvert/policy"
 	"github.com/culvert-dev/culvert/policy/v1alpha1"
@@ -26,16 +27,16 @@ import (
 // connect brings the connection up. Until everything is decided it only reads; what it has changed
 // when it fails is taken back by close.
 func (s *Session) connect(ctx context.Context, background *sync.WaitGroup) error {
-	timeout := defaultTimeout
-	if s.request.TimeoutSeconds > 0 {
-		timeout = time.Duration(s.request.TimeoutSeconds) * time.Second
-	}
-	limited, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not connected after %s", timeout))
-	defer cancel()
-	background.Go(func() { // Ctrl-C also stops what waits for an answer
+	limited, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s.patience = time.AfterFunc(s.timeout(), func() { cancel(errTooLong) })
+	defer s.patience.Stop()
+	background.Go(func() { // Ctrl-C and the helper's end also stop what waits for an answer
 		select {
 		case <-s.quit:
-			cancel()
+			cancel(errQuit)
+		case <-s.helper.Done():
+			cancel(errHelperGone())
 		case <-limited.Done():
 		}
 	})
@@ -50,16 +51,36 @@ func (s *Session) connect(ctx context.Context, background *sync.WaitGroup) error
 	}
 	for _, step := range steps {
 		if err := step(limited); err != nil {
-			if s.asked() {
-				return errQuit
-			}
-			if errors.Is(err, context.DeadlineExceeded) {
-				return errors.Join(context.Cause(limited), s.whyNotUp(ctx))
-			}
-			return err
+			return s.whyNot(ctx, limited, err)
 		}
 	}
 	return nil
+}
+
+// errTooLong is why connecting is given up when its time is over.
+var errTooLong = errors.New("it took too long")
+
+// timeout bounds connecting, but not the time that a person takes to answer.
+func (s *Session) timeout() time.Duration {
+	if s.request.TimeoutSeconds > 0 {
+		return time.Duration(s.request.TimeoutSeconds) * time.Second
+	}
+	return defaultTimeout
+}
+
+// whyNot returns why connecting failed: what ended it all, else err, with which a step failed.
+func (s *Session) whyNot(ctx, limited context.Context, err error) error {
+	cause := context.Cause(limited)
+	switch {
+	case s.asked() || ctx.Err() != nil:
+		return errQuit
+	case errors.Is(err, helper.ErrHelperGone) || errors.Is(cause, helper.ErrHelperGone):
+		return errHelperGone()
+	case !errors.Is(cause, errTooLong):
+		return err
+	}
+	why := failure.Of(s.whyNotUp(ctx))
+	return failure.New(why.Code, fmt.Errorf("not connected after %s: %w", s.timeout(), why), why.Hint)
 }
 
 // learn reads what has to be known.
@@ -79,23 +100,15 @@ func (s *Session) learn(ctx context.Context) (err error) {
 		return err
 	}
 	s.resolver = s.knowledge.resolver
+	s.followed = s.usablePolicy(s.knowledge.policy)
 	s.key, err = newKey()
 	return err
 }
 
-func (s *Session) sources(team *v1alpha1.Policy) config.Sources {
-	return config.Sources{
-		Flags:       s.request.Flags,
-		Environment: s.request.Environment,
-		File:        s.request.ConfigFile,
-		Kubeconfig:  s.kube.Extension,
-		Policy:      team,
-	}
-}
-
 // decide makes settings and plan, and refuses where they cannot be followed.
-func (s *Session) decide(ctx context.Context) error {
-	if err := s.merge(); err != nil {
+func (s *Session) decide(ctx context.Context) (err error) {
+	s.settings, s.cluster, err = s.merge(s.followed)
+	if err != nil {
 		return err
 	}
 	var seed [16]byte
@@ -109,71 +122,11 @@ func (s *Session) decide(ctx context.Context) error {
 	if err := s.consent(ctx); err != nil {
 		return err
 	}
-	s.replan()
+	s.setPlan(policy.NewPlan(s.planInput(s.settings, s.cluster)))
 	if open := s.plan.Unsettled(); len(open) > 0 {
 		return &failure.Failure{Code: failure.Conflict, Text: s.plan.ConflictReport(), Raw: true}
 	}
-	s.warnings = s.plan.Warnings
 	return nil
-}
-
-// merge makes the settings out of all layers, and the cluster's subnets.
-func (s *Session) merge() error {
-	layers, err := config.Layers(s.sources(s.usablePolicy()))
-	if err != nil {
-		return err
-	}
-	s.settings, _, err = policy.Merge(layers...)
-	if err != nil {
-		return failure.New(failure.Usage, err, "nothing was changed")
-	}
-	s.cluster, err = policy.ClusterFrom(s.knowledge.policy.Status, s.settings)
-	if err != nil {
-		return failure.New(failure.GatewayState, err, "")
-	}
-	if len(s.cluster.Services)+len(s.cluster.Pods) == 0 {
-		return failure.Newf(failure.GatewayState, "the gateway has not found the cluster's subnets yet").
-			WithHint("see `culvert gateway status`; or name them with --service-subnets and --pod-subnets")
-	}
-	return nil
-}
-
-// usablePolicy returns the team's Policy, or nil when the gateway found it wrong: a bad Policy is
-// ignored as a whole.
-func (s *Session) usablePolicy() *v1alpha1.Policy {
-	if len(s.knowledge.policy.Status.Problems) > 0 {
-		s.log.Warn("the team's Policy is ignored", "problems", s.knowledge.policy.Status.Problems)
-		return nil
-	}
-	return s.knowledge.policy
-}
-
-func (s *Session) clusterPrefixes() []netip.Prefix {
-	var out []netip.Prefix
-	for _, subnets := range [][]policy.Subnet{s.cluster.Services, s.cluster.Pods} {
-		for _, subnet := range subnets {
-			out = append(out, subnet.Prefix)
-		}
-	}
-	return out
-}
-
-func (s *Session) replan() {
-	s.plan = policy.NewPlan(s.planInput())
-	for _, line := range s.plan.Trace {
-		s.log.Info("plan", "trace", line)
-	}
-}
-
-func (s *Session) planInput() policy.Input {
-	return policy.Input{
-		Settings:  s.settings,
-		Cluster:   s.cluster,
-		Facts:     s.knowledge.facts,
-		Own:       policy.Own{Interface: s.iface, Table: uint32(hostnet.Table(s.iface))},
-		Overlay:   s.overlay,
-		Protected: protected(s.kube, s.resolver),
-	}
 }
 
 // open asks the helper for the interface and the cluster for the Peer, at the same time.
@@ -191,18 +144,38 @@ func (s *Session) open(limited, ctx context.Context, background *sync.WaitGroup)
 	err := s.openHost(limited)
 	created := <-answer
 	s.peer = created.peer
-	if err := errors.Join(err, created.err); err != nil {
+	if created.err != nil && mayBeDone(created.err) {
+		s.unsure = wanted
+	}
+	if err := cmp.Or(err, created.err); err != nil {
 		return err
 	}
-	name := s.peer.Name
-	background.Go(func() {
-		s.kube.WatchPeer(ctx, name, func(p *v1alpha1.Peer) { s.mail.send(func() { s.peerChanged(p) }) })
-	})
-	background.Go(func() {
-		s.kube.WatchPolicy(ctx, func(p *v1alpha1.Policy) { s.mail.send(func() { s.policyChanged(p) }) })
-	})
+	s.watch(ctx, background)
 	s.serve(ctx, background)
 	return nil
+}
+
+// mayBeDone reports whether a request that failed with err may have been carried out all the same,
+// because its answer did not come.
+func mayBeDone(err error) bool {
+	return errors.Is(err, context.Canceled) || failure.Of(err).Code == failure.Unreachable
+}
+
+// watch follows the Peer and the team's Policy from what is known of them.
+func (s *Session) watch(ctx context.Context, background *sync.WaitGroup) {
+	peer, team := s.peer, s.knowledge.policy
+	background.Go(func() {
+		s.kube.WatchPeer(ctx, peer, kube.Watch[v1alpha1.Peer]{
+			Changed: func(p *v1alpha1.Peer) { s.mail.send(ctx, func() { s.peerChanged(p) }) },
+			Trouble: func(err error) { s.mail.send(ctx, func() { s.notice(noticePeerWatch, err) }) },
+		})
+	})
+	background.Go(func() {
+		s.kube.WatchPolicy(ctx, team, kube.Watch[v1alpha1.Policy]{
+			Changed: func(p *v1alpha1.Policy) { s.mail.send(ctx, func() { s.policyChanged(p) }) },
+			Trouble: func(err error) { s.mail.send(ctx, func() { s.notice(noticeTeamWatch, err) }) },
+		})
+	})
 }
 
 // newPeer returns the Peer that asks the gateway for this connection.
@@ -230,11 +203,11 @@ const gatewayPatience = 10 * time.Second
 // awaitGateway waits until a gateway has taken up the Peer.
 func (s *Session) awaitGateway(ctx context.Context) error {
 	s.channel.Progress("waiting for the gateway")
-	ctx, cancel := context.WithTimeout(ctx, gatewayPatience)
+	patient, cancel := context.WithTimeout(ctx, gatewayPatience)
 	defer cancel()
-	err := s.until(ctx, func() bool { return s.gateway != nil })
+	err := s.until(patient, 0, func() bool { return s.gateway != nil })
 	if errors.Is(err, context.DeadlineExceeded) {
-		ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		ask, cancel := context.WithTimeout(ctx, closeTimeout)
 		defer cancel()
 		return s.kube.WhyNoGateway(ask)
 	}
@@ -262,13 +235,39 @@ func (s *Session) carry(ctx context.Context) error {
 	return nil
 }
 
-// dial has the carrier open streams to the current gateway's pod.
+// dial has the carrier open streams to the current gateway's pod. What an earlier carrier still says is
+// not listened to.
 func (s *Session) dial(ctx context.Context) {
 	pod, port := s.gateway.Pod, int(s.gateway.CarrierPort)
+	s.dials++
+	id := s.dials
 	open := func(ctx context.Context) (io.ReadWriteCloser, error) { return s.kube.DialPod(ctx, pod, port) }
-	changed := func(state carrier.State) { s.mail.send(func() { s.carrier = state }) }
-	failed := func(err error) { s.mail.send(func() { s.carrierFailed(err) }) }
+	mine := func(f func()) func() {
+		return func() {
+			if id == s.dials {
+				f()
+			}
+		}
+	}
+	changed := func(ctx context.Context, state carrier.State) {
+		s.mail.send(ctx, mine(func() { s.carrierChanged(state) }))
+	}
+	failed := func(ctx context.Context, err error) {
+		s.mail.send(ctx, mine(func() { s.carrierFailed(err) }))
+	}
+	s.carrier, s.began = carrier.State{}, time.Now()
 	s.tunnel.carry(ctx, open, changed, failed)
+}
+
+// carrierChanged takes in a new state of the carrier. When it has found a way again after an outage,
+// whatever else goes to the API server is to take that way too, now: the Peer may be gone or another
+// gateway may serve it.
+func (s *Session) carrierChanged(state carrier.State) {
+	again := state.Connected && (state.Redials > s.carrier.Redials || s.carrier.Err != nil && !s.carrier.Connected)
+	s.carrier = state
+	if again {
+		s.kube.Reconnect()
+	}
 }
 
 // carrierFailed ends the connection: the carrier retries whatever can be retried.
@@ -284,38 +283,32 @@ const handshakeTick = 10 * time.Millisecond
 
 // awaitHandshake waits for the first WireGuard handshake: from then on packets flow.
 func (s *Session) awaitHandshake(ctx context.Context) error {
-	tick := time.NewTicker(handshakeTick)
-	defer tick.Stop()
-	for {
-		if at, _, _ := s.tunnel.handshake(); !at.IsZero() {
-			s.setState(api.Connected, "")
-			s.publish()
-			return nil
-		}
-		select {
-		case event := <-s.mail.events:
-			event()
-		case <-tick.C:
-		case <-s.quit:
-			return errQuit
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if s.ended != nil {
-			return s.ended
-		}
+	err := s.until(ctx, handshakeTick, func() bool {
+		at, _, _ := s.tunnel.handshake()
+		return !at.IsZero()
+	})
+	if err != nil {
+		return err
 	}
+	s.setState(api.Connected, "")
+	s.publish()
+	return nil
 }
 
 // whyNotUp says what was missing when the time was over.
 func (s *Session) whyNotUp(ctx context.Context) error {
 	switch {
 	case s.peer == nil || s.gateway == nil:
-		return failure.Newf(failure.Unreachable, "the API server is too slow or does not answer")
+		return failure.Newf(failure.Unreachable, "the API server %s is too slow or does not answer", s.kube.Host()).
+			WithHint("is the VPN or network that leads to it up? `kubectl version` must work with the same kubeconfig")
+	case !s.carrier.Connected && s.carrier.Err != nil:
+		return failure.New(max(failure.Of(s.carrier.Err).Code, failure.General), fmt.Errorf("no carrier to the gateway: %w", s.carrier.Err),
+			failure.Of(s.carrier.Err).Hint)
 	case !s.carrier.Connected:
 		ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 		defer cancel()
-		return errors.Join(s.carrier.Err, s.kube.WhyNoGateway(ctx))
+		return s.kube.WhyNoGateway(ctx)
 	}
-	return failure.Newf(failure.GatewayState, "the carrier stands, but the gateway does not answer WireGuard's handshake")
+	return failure.Newf(failure.GatewayState, "the carrier stands, but the gateway does not answer WireGuard's handshake").
+		WithHint("see `culvert gateway status` and the gateway's log")
 }

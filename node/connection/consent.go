@@ -16,35 +16,46 @@ import (
 // consent asks the user, once per cluster and content, whether the team's Policy may take addresses
 // from the host's other networks, or names from its resolvers.
 func (s *Session) consent(ctx context.Context) error {
-	wish := policy.ConsentNeeded(s.planInput())
-	if !wish.Needed || s.request.TrustPolicy || consented(wish.Hash) {
-		s.trusted = wish.Hash
-		if wish.Needed {
-			return rememberConsent(wish.Hash)
-		}
+	wish := policy.ConsentNeeded(s.planInput(s.settings, s.cluster))
+	if !wish.Needed || s.agreed(wish.Hash) {
 		return nil
 	}
-	if !s.request.Interactive {
-		return failure.New(failure.Refused, errors.New(wish.Text), "agree with --trust-policy; it is remembered for this cluster and this content")
-	}
-	yes, err := s.ask(ctx, wish.Text+"\nAgree?")
-	if err != nil {
-		return err
-	}
-	if !yes {
-		return failure.Newf(failure.Refused, "not connected: you did not agree to the cluster's Policy")
+	if !s.request.TrustPolicy {
+		if err := s.askConsent(ctx, wish.Text); err != nil {
+			return err
+		}
 	}
 	s.trusted = wish.Hash
-	return rememberConsent(wish.Hash)
+	if err := rememberConsent(wish.Hash); err != nil { // the answer holds for this connection all the same
+		s.notice(noticeRemember, err)
+	}
+	return nil
 }
 
-// trustedOnly drops from the settings what the Policy wants beyond what the user agreed to.
-func (s *Session) trustedOnly() {
-	wish := policy.ConsentNeeded(s.planInput())
-	if wish.Needed && wish.Hash != s.trusted && !consented(wish.Hash) {
-		s.log.Warn("the team's Policy asks for more than you agreed to; connect again to be asked", "wish", wish.Text)
-		s.settings = s.settings.Without(policy.SourcePolicy)
+func (s *Session) askConsent(ctx context.Context, text string) error {
+	if !s.request.Interactive {
+		return failure.New(failure.Refused, errors.New(text), "agree with --trust-policy; it is remembered for this cluster and this content")
 	}
+	yes, err := s.ask(ctx, text+"\nAgree?")
+	if err == nil && !yes {
+		err = failure.Newf(failure.Refused, "not connected: you did not agree to the cluster's Policy")
+	}
+	return err
+}
+
+// agreed reports whether the user has agreed to what has this hash, now or earlier.
+func (s *Session) agreed(hash string) bool { return hash == s.trusted || consented(hash) }
+
+// agreedOnly drops from settings what the Policy wants beyond what the user agreed to. Nothing is
+// asked for while nothing is taken, so this comes about when a VPN starts after connecting.
+func (s *Session) agreedOnly(settings policy.Settings, cluster policy.Cluster) policy.Settings {
+	wish := policy.ConsentNeeded(s.planInput(settings, cluster))
+	if !wish.Needed || s.agreed(wish.Hash) {
+		s.notice(noticeConsent, nil)
+		return settings
+	}
+	s.notice(noticeConsent, errors.New("the team's Policy now takes something from this host that you were not asked about; `culvert quit` and connect again to be asked"))
+	return settings.Without(policy.SourcePolicy)
 }
 
 // consentFile is where the user's consents are kept: a list of hashes.
@@ -101,9 +112,24 @@ func rememberConsent(hash string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("remember your consent: %w", err)
 	}
-	temporary := path + ".new"
-	if err := os.WriteFile(temporary, append(data, '\n'), 0o600); err != nil {
+	if err := replaceFile(path, append(data, '\n')); err != nil {
 		return fmt.Errorf("remember your consent: %w", err)
 	}
-	return os.Rename(temporary, path)
+	return nil
+}
+
+// replaceFile puts a new file in place of the one at path, whole or not at all.
+func replaceFile(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
 }

@@ -1,7 +1,6 @@
 package connection
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
@@ -10,7 +9,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/culvert-dev/culvert/node/failure"
-	"github.com/culvert-dev/culvert/node/routefacts"
 	"github.com/culvert-dev/culvert/policy/v1alpha1"
 )
 
@@ -82,40 +80,4 @@ func (s *Session) setPeer() error {
 		return failure.New(failure.GatewayState, fmt.Errorf("the gateway published a bad key: %w", err), "")
 	}
 	return s.tunnel.setPeer(key, s.plan.AllowedIPs)
-}
-
-// policyChanged takes in a new state of the team's Policy. New subnets are followed at once; what a
-// changed Policy would newly take from the host's networks is not taken unless the user agreed to it.
-func (s *Session) policyChanged(p *v1alpha1.Policy) {
-	if p == nil || p.ResourceVersion == s.knowledge.policy.ResourceVersion {
-		return
-	}
-	s.knowledge.policy = p
-	if err := s.follow(s.ctx); err != nil {
-		s.log.Warn("the changed Policy is not followed", "err", err)
-		s.warnings = append(s.plan.Warnings, "the changed Policy is not followed: "+err.Error())
-	}
-}
-
-// follow makes settings and plan anew and applies the difference.
-func (s *Session) follow(ctx context.Context) error {
-	before := s.plan
-	if err := s.merge(); err != nil {
-		return err
-	}
-	s.trustedOnly()
-	facts, err := routefacts.Read(ctx)
-	if err != nil {
-		return err
-	}
-	s.knowledge.facts = facts
-	s.replan()
-	s.warnings = s.plan.Warnings
-	if s.plan.Equal(before) {
-		return nil
-	}
-	if err := s.setPeer(); err != nil {
-		return err
-	}
-	return s.apply(ctx)
 }

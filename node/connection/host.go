@@ -9,7 +9,6 @@ import (
 
 	"github.com/culvert-dev/culvert/dns"
 	"github.com/culvert-dev/culvert/dns/hostdns"
-	"github.com/culvert-dev/culvert/node/api"
 	"github.com/culvert-dev/culvert/node/failure"
 	"github.com/culvert-dev/culvert/node/helper"
 	"github.com/culvert-dev/culvert/node/hostnet"
@@ -64,7 +63,7 @@ func (s *Session) dnsConfig() dns.Config {
 }
 
 // openHost has the helper create the interface, and runs WireGuard and the resolver on what it hands
-// over. Only it writes the fields it sets, beside createPeer.
+// over.
 func (s *Session) openHost(ctx context.Context) error {
 	mtu := tunnelMTU(s.settings.MTU, s.knowledge.facts, s.kube.LocalAddr())
 	request := helper.OpenRequest{MTU: mtu}
@@ -127,6 +126,7 @@ func (s *Session) apply(ctx context.Context) error {
 	if err := s.helper.Apply(ctx, state); err != nil {
 		return fmt.Errorf("change the host's routes and resolver: %w", err)
 	}
+	s.applied = true
 	return nil
 }
 
@@ -145,17 +145,22 @@ func (s *Session) hearHelper(ctx context.Context) {
 		select {
 		case event, ok := <-s.helper.Events():
 			if !ok {
-				s.mail.send(func() { s.end(helper.ErrHelperGone) })
+				s.mail.send(ctx, func() { s.end(errHelperGone()) })
 				return
 			}
-			s.mail.send(func() { s.helperNoticed(event) })
+			s.mail.send(ctx, func() { s.helperNoticed(event) })
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// helperNoticed adopts a change of the host's own resolvers.
+// errHelperGone ends a connection whose root half has ended; its guard restores the host.
+func errHelperGone() error {
+	return failure.New(failure.General, helper.ErrHelperGone, "the host is as it was; `culvert logs` may say why")
+}
+
+// helperNoticed adopts a change of the host's own resolvers. As a rule it comes with another network.
 func (s *Session) helperNoticed(event helper.Event) {
 	if event.Host == nil {
 		return
@@ -165,11 +170,11 @@ func (s *Session) helperNoticed(event helper.Event) {
 	if s.dns != nil {
 		s.dns.Set(s.dnsConfig())
 	}
-	if s.state != api.Connected {
-		return
+	if s.tunnel != nil && s.tunnel.keeper != nil {
+		s.tunnel.keeper.Kick()
 	}
-	if err := s.follow(s.ctx); err != nil {
-		s.log.Warn("the plan could not follow the host's resolvers", "err", err)
+	if s.applied {
+		s.followHost(s.ctx)
 	}
 }
 
@@ -177,7 +182,7 @@ func (s *Session) helperNoticed(event helper.Event) {
 func (s *Session) serve(ctx context.Context, background *sync.WaitGroup) {
 	background.Go(func() {
 		if err := s.dns.Run(ctx); err != nil && ctx.Err() == nil {
-			s.mail.send(func() { s.end(fmt.Errorf("the resolver stopped: %w", err)) })
+			s.mail.send(ctx, func() { s.end(fmt.Errorf("the resolver stopped: %w", err)) })
 		}
 	})
 	background.Go(func() {

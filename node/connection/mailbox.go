@@ -2,23 +2,16 @@ package connection
 
 import "context"
 
-// mailbox carries events to the goroutine that owns the session. Senders give up when the session
-// has ended, so that none of them outlives it.
-type mailbox struct {
-	events chan func()
-	done   <-chan struct{} // closed when nobody reads any more
-}
+// mailbox carries events to the goroutine that owns the session.
+type mailbox chan func()
 
-func newMailbox(ctx context.Context) *mailbox {
-	return &mailbox{events: make(chan func(), 16), done: ctx.Done()}
-}
+func newMailbox() mailbox { return make(mailbox, 16) }
 
-// send hands f to the owner; it reports whether the owner will run it.
-func (m *mailbox) send(f func()) bool {
+// send hands f to the owner, unless ctx ends before. The owner waits for some of those who send (a
+// carrier that it replaces), so each sends with the context that ends itself.
+func (m mailbox) send(ctx context.Context, f func()) {
 	select {
-	case m.events <- f:
-		return true
-	case <-m.done:
-		return false
+	case m <- f:
+	case <-ctx.Done():
 	}
 }

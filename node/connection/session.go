@@ -46,25 +46,32 @@ type Session struct {
 
 	answers  chan bool       // of the command; closed when it hung up
 	ctx      context.Context // of Run; ends with the session
-	mail     *mailbox
+	mail     mailbox
 	snapshot atomic.Pointer[api.Status]
 	quit     chan struct{} // closed to ask for the end
 	quitOnce sync.Once
 	told     atomic.Bool   // the connection stood, and the command knows
-	restored chan struct{} // closed when the host is as it was
+	restored chan struct{} // closed when the host is as it was, or restoreErr says why not
+
+	restoreErr error       // set before restored is closed
+	patience   *time.Timer // of connecting
 
 	kube      *kube.Client
 	knowledge knowledge
+	followed  *v1alpha1.Policy // whose spec is in force; nil for none
 	settings  policy.Settings
 	cluster   policy.Cluster
-	trusted   string // hash of what the user let the team's Policy take
+	trusted   string // hash of what the user let the team's Policy take; "" for nothing
 	key       wgtypes.Key
 	overlay   []netip.Prefix
 	addresses []netip.Addr
 	plan      policy.Plan
+	applied   bool           // the host follows a plan
+	protects  int            // how many dialled addresses the plan protects
 	resolver  hostdns.Config // the host's own
 
 	peer       *v1alpha1.Peer // as created; Name and UID identify it
+	unsure     *v1alpha1.Peer // asked for, but nobody knows whether it was created
 	gateway    *v1alpha1.PeerGateway
 	iface      string
 	tunnel     *tunnel
@@ -73,14 +80,16 @@ type Session struct {
 	hostAddrs  dns.HostAddrs
 	generation uint64 // grows with every change of gateway
 
-	carrier  carrier.State
-	hello    helper.Hello
-	ticks    int
-	state    api.State
-	since    time.Time
-	reason   string
-	warnings []string
-	ended    error // why the connection is over; nil while it is not
+	carrier carrier.State
+	dials   int       // of the tunnel's carriers, to tell the present one's events from older ones
+	since   time.Time // when the state began
+	began   time.Time // when the present gateway was first asked for a handshake
+	hello   helper.Hello
+	ticks   int
+	state   api.State
+	reason  string
+	notices notices
+	ended   error // why the connection is over; nil while it is not
 }
 
 // NewSession returns a session that has not begun.
@@ -94,6 +103,8 @@ func NewSession(o Options) *Session {
 		answers:  make(chan bool, 1),
 		quit:     make(chan struct{}),
 		restored: make(chan struct{}),
+		mail:     newMailbox(),
+		notices:  notices{},
 		state:    api.Connecting,
 		since:    time.Now(),
 	}
@@ -111,7 +122,6 @@ func (s *Session) Run(ctx context.Context, listener net.Listener) error {
 	defer background.Wait()
 	defer cancel()
 	s.ctx = ctx
-	s.mail = newMailbox(ctx)
 	s.publish()
 	background.Go(func() {
 		if err := api.Serve(ctx, listener, uint32(os.Getuid()), s); err != nil {
@@ -122,12 +132,14 @@ func (s *Session) Run(ctx context.Context, listener net.Listener) error {
 	background.Go(s.hearCommand)
 	defer s.channel.Close() //nolint:errcheck // hearCommand ends with it
 	err := s.connect(ctx, &background)
-	s.tell(err)
+	if told := s.tell(err); err == nil && !told {
+		err = errQuit // a command that hung up before the result wants no connection
+	}
 	if err == nil {
 		err = s.keep(ctx)
 	}
 	s.close(err)
-	if errors.Is(err, errQuit) || errors.Is(err, context.Canceled) {
+	if errors.Is(err, errQuit) {
 		return nil
 	}
 	return err
@@ -152,10 +164,13 @@ func (s *Session) hearCommand() {
 	}
 }
 
-// ask puts a yes-or-no question to the person at the terminal.
+// ask puts a yes-or-no question to the person at the terminal, who may take any time.
 func (s *Session) ask(ctx context.Context, question string) (bool, error) {
+	if s.patience.Stop() {
+		defer s.patience.Reset(s.timeout())
+	}
 	if err := s.channel.Send(report.Message{Question: question}); err != nil {
-		return false, err
+		return false, errQuit
 	}
 	select {
 	case yes, ok := <-s.answers:
@@ -164,24 +179,26 @@ func (s *Session) ask(ctx context.Context, question string) (bool, error) {
 		}
 		return yes, nil
 	case <-ctx.Done():
-		return false, ctx.Err()
+		return false, context.Cause(ctx)
 	}
 }
 
-// tell sends the command the result of connecting.
-func (s *Session) tell(err error) {
+// tell sends the command the result of connecting and reports whether it could be sent.
+func (s *Session) tell(err error) bool {
 	result := &report.Result{Failure: failure.Of(err)}
 	if err == nil {
 		status := s.Status()
 		result.Status = &status
 	}
 	s.told.Store(err == nil)
-	if sendErr := s.channel.Send(report.Message{Result: result}); sendErr != nil {
-		s.log.Debug("nobody waits for the result", "err", sendErr)
+	sendErr := s.channel.Send(report.Message{Result: result})
+	if sendErr != nil {
+		s.log.Info("nobody waits for the result", "err", sendErr)
 	}
 	if !s.request.Foreground {
 		s.channel.Close() //nolint:errcheck // nothing more is said
 	}
+	return sendErr == nil
 }
 
 // keep runs the connection's events until it is over.
@@ -190,14 +207,14 @@ func (s *Session) keep(ctx context.Context) error {
 	defer tick.Stop()
 	for s.ended == nil {
 		select {
-		case event := <-s.mail.events:
+		case event := <-s.mail:
 			event()
 		case <-tick.C:
 			s.refresh(ctx)
 		case <-s.quit:
 			return errQuit
-		case <-ctx.Done():
-			return ctx.Err()
+		case <-ctx.Done(): // the process was asked to end
+			return errQuit
 		}
 		s.judge()
 		s.publish()
@@ -205,32 +222,22 @@ func (s *Session) keep(ctx context.Context) error {
 	return s.ended
 }
 
-// pidsEvery is how often, in ticks, the helper is asked for its process ids.
-const pidsEvery = 5
-
-// refresh brings up to date what nobody sends an event about.
-func (s *Session) refresh(ctx context.Context) {
-	if s.ticks++; s.ticks%pidsEvery != 0 {
-		return
+// until runs events, and looks again at every tick (if that is not 0), until done reports true.
+func (s *Session) until(ctx context.Context, tick time.Duration, done func() bool) error {
+	var again <-chan time.Time
+	if tick > 0 {
+		ticker := time.NewTicker(tick)
+		defer ticker.Stop()
+		again = ticker.C
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	if hello, err := s.helper.Ping(ctx); err == nil {
-		s.hello = hello
-	}
-}
-
-// until runs events until done reports true.
-func (s *Session) until(ctx context.Context, done func() bool) error {
 	for !done() {
 		select {
-		case event := <-s.mail.events:
+		case event := <-s.mail:
 			event()
 			s.publish()
-		case <-s.quit:
-			return errQuit
+		case <-again:
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 		if s.ended != nil {
 			return s.ended
@@ -250,14 +257,16 @@ func (s *Session) end(err error) {
 func (s *Session) judge() {
 	switch {
 	case s.ended != nil:
-	case s.carrier.Connected:
-		s.setState(api.Connected, "")
-	default:
+	case !s.carrier.Connected:
 		reason := "no path to the gateway"
 		if s.carrier.Err != nil {
 			reason = s.carrier.Err.Error()
 		}
 		s.setState(api.Reconnecting, reason)
+	case s.mute():
+		s.setState(api.Reconnecting, "the gateway does not answer WireGuard's handshake")
+	default:
+		s.setState(api.Connected, "")
 	}
 }
 
@@ -280,7 +289,7 @@ func (s *Session) Quit(ctx context.Context) error {
 	s.Stop()
 	select {
 	case <-s.restored:
-		return nil
+		return s.restoreErr
 	case <-ctx.Done():
 		return ctx.Err()
 	}

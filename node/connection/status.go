@@ -3,14 +3,14 @@ package connection
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/culvert-dev/culvert/internal/version"
 	"github.com/culvert-dev/culvert/node/api"
 )
 
-// Status implements api.Handler: the snapshot of the latest event. Counters of WireGuard and of the
-// resolver are read now.
+// Status implements api.Handler: the snapshot of the latest event or tick, whichever was later.
 func (s *Session) Status() api.Status { return *s.snapshot.Load() }
 
 // publish makes a new snapshot.
@@ -25,7 +25,7 @@ func (s *Session) publish() {
 		Processes: api.Processes{Node: os.Getpid(), Helper: s.hello.HelperPID, Guard: s.hello.GuardPID},
 		Peer:      api.Peer{Addresses: s.addresses},
 		Carrier:   s.carrierStatus(),
-		Warnings:  s.warnings,
+		Warnings:  slices.Concat(s.plan.Warnings, s.notices.list()),
 	}
 	if s.kube != nil {
 		status.Cluster = api.Cluster{Context: s.kube.Context, Server: s.kube.Host(), Namespace: s.kube.UserNamespace, User: s.knowledge.user}

@@ -100,8 +100,9 @@ func (t *tunnel) setPeer(gateway wgtypes.Key, allowed []netip.Prefix) error {
 type dialFunc func(ctx context.Context) (io.ReadWriteCloser, error)
 
 // carry starts carrying packets over streams that dial opens, in place of those before. changed and
-// failed are called from the carrier's goroutines; failed only for an error that ends it for good.
-func (t *tunnel) carry(ctx context.Context, dial dialFunc, changed func(carrier.State), failed func(error)) {
+// failed are called from the carrier's goroutines, with the context that ends this carrying; failed
+// only for an error that ends it for good.
+func (t *tunnel) carry(ctx context.Context, dial dialFunc, changed func(context.Context, carrier.State), failed func(context.Context, error)) {
 	t.stopCarrying()
 	ctx, t.stopKeeper = context.WithCancel(ctx)
 	key, device := t.gateway, t.device
@@ -111,13 +112,13 @@ func (t *tunnel) carry(ctx context.Context, dial dialFunc, changed func(carrier.
 		Dial:     dial,
 		Hello:    carrier.Hello{MTU: t.mtu},
 		Log:      t.log,
-		OnChange: changed,
+		OnChange: func(state carrier.State) { changed(ctx, state) },
 		OnSwitch: func() { device.Nudge(key) },
 	}
 	t.keeper = keeper
 	t.keepers.Go(func() {
 		if err := keeper.Run(ctx); err != nil && ctx.Err() == nil {
-			failed(err)
+			failed(ctx, err)
 		}
 	})
 }

@@ -95,6 +95,23 @@ func (c *Client) DeletePeer(ctx context.Context, name, uid string) error {
 	return c.explain("delete the Peer of this connection", err)
 }
 
+// AbandonPeer deletes the Peer that PutPeer was asked for and gave no answer about, if it is there:
+// the public key tells whether it is that one.
+func (c *Client) AbandonPeer(ctx context.Context, wanted *v1alpha1.Peer) error {
+	object, err := c.dynamic.Resource(peers).Namespace(c.namespace).Get(ctx, wanted.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return c.explain("look for the Peer of this connection", err)
+	}
+	got, err := decode[v1alpha1.Peer](object)
+	if err != nil || got.Spec.PublicKey != wanted.Spec.PublicKey {
+		return err
+	}
+	return c.DeletePeer(ctx, got.Name, string(got.UID))
+}
+
 func decode[T any](u *unstructured.Unstructured) (*T, error) {
 	out := new(T)
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, out); err != nil {

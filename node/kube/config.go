@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/client-go/util/connrotation"
 
 	"github.com/culvert-dev/culvert/internal/version"
 	"github.com/culvert-dev/culvert/node/failure"
@@ -46,6 +48,9 @@ type Client struct {
 	dynamic   dynamic.Interface
 	dialled   *dialled
 	namespace string // where Peers are
+
+	connections *connrotation.ConnectionTracker // those of requests, for Reconnect
+	epoch       *epoch
 
 	// Log hears about broken watches; nil discards that.
 	Log *slog.Logger
@@ -109,16 +114,25 @@ func newClient(config *rest.Config, namespace string) (*Client, error) {
 	config.QPS, config.Burst = -1, -1 // a handful of requests; the API server has its own fairness
 	config.WarningHandler = rest.NoWarnings{}
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}
-	config.Dial = seen.wrap(dialer.DialContext)
+	tracked := connrotation.NewDialer(connrotation.DialFunc(seen.wrap(dialer.DialContext)))
+	config.Dial = tracked.DialContext
 	client, err := dynamic.NewForConfig(config)
 	if err != nil {
 		return nil, err
 	}
-	return &Client{config: config, dynamic: client, dialled: seen, namespace: namespace}, nil
+	return &Client{
+		config: config, dynamic: client, dialled: seen, namespace: namespace,
+		connections: tracked.ConnectionTracker, epoch: newEpoch(),
+	}, nil
 }
 
-// Host is the API server's URL as the kubeconfig has it.
-func (c *Client) Host() string { return c.config.Host }
+// Host is the API server's URL as the kubeconfig has it, without a password in it.
+func (c *Client) Host() string {
+	if u, err := url.Parse(c.config.Host); err == nil {
+		return u.Redacted()
+	}
+	return "at the address in the kubeconfig"
+}
 
 // Namespace is where the gateway and the Peers are.
 func (c *Client) Namespace() string { return c.namespace }

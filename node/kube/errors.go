@@ -2,9 +2,11 @@ package kube
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"strings"
 
@@ -30,13 +32,19 @@ func (c *Client) explain(doing string, err error) error {
 		return c.forbidden(doing, err)
 	case apierrors.IsNotFound(err) && missingResource(err):
 		return c.notInstalled(doing)
-	case apierrors.IsInvalid(err) || apierrors.IsBadRequest(err):
+	case isAPIStatus(err) && !serverFault(err):
 		return failure.New(failure.General, fmt.Errorf("%s: %w", doing, err), "")
 	case isAPIStatus(err):
 		return failure.New(failure.Unreachable, fmt.Errorf("%s: the API server %s answers with an error: %w", doing, c.Host(), err), "")
 	case strings.Contains(err.Error(), "getting credentials"):
 		return failure.New(failure.Permission, fmt.Errorf("%s: the credential plugin of context %q failed: %w", doing, c.Context, err),
 			"run it by hand; it runs as you, with your environment, without a terminal")
+	case certificateRefused(err):
+		return failure.New(failure.Permission, fmt.Errorf("%s: the API server %s does not accept the client certificate of context %q: %w", doing, c.Host(), c.Context, innermost(err)),
+			"log in again (expired?), then try `kubectl get namespaces` with the same kubeconfig")
+	case untrusted(err):
+		return failure.New(failure.Unreachable, fmt.Errorf("%s: what answers at %s is not the API server that the kubeconfig trusts: %w", doing, c.Host(), innermost(err)),
+			"is certificate-authority-data of the current cluster, or does a proxy or VPN answer in its place?")
 	}
 	return failure.New(failure.Unreachable, fmt.Errorf("%s: the API server %s does not answer: %w", doing, c.Host(), innermost(err)),
 		"is the VPN or network that leads to it up? `kubectl version` must work with the same kubeconfig")
@@ -47,10 +55,36 @@ func isAPIStatus(err error) bool {
 	return errors.As(err, &status)
 }
 
-// missingResource reports whether a 404 means that the CRDs are absent, not one object.
+// serverFault reports whether the API server says that it cannot do now what it could do else.
+func serverFault(err error) bool {
+	var status apierrors.APIStatus
+	return errors.As(err, &status) && (status.Status().Code >= 500 || status.Status().Code == http.StatusTooManyRequests)
+}
+
+// certificateRefused reports whether the server ended the handshake because of our certificate.
+func certificateRefused(err error) bool {
+	var alert tls.AlertError
+	if !errors.As(err, &alert) {
+		return strings.Contains(err.Error(), "remote error: tls: ") && strings.Contains(err.Error(), "certificate")
+	}
+	return strings.Contains(alert.Error(), "certificate")
+}
+
+// untrusted reports whether we ended the handshake because of the server's certificate.
+func untrusted(err error) bool {
+	var verification *tls.CertificateVerificationError
+	return errors.As(err, &verification)
+}
+
+// missingResource reports whether a 404 means that the CRDs or the gateway's namespace are absent, not
+// one object.
 func missingResource(err error) bool {
 	var status apierrors.APIStatus
-	return errors.As(err, &status) && (status.Status().Details == nil || status.Status().Details.Name == "")
+	if !errors.As(err, &status) {
+		return false
+	}
+	details := status.Status().Details
+	return details == nil || details.Name == "" || details.Kind == "namespaces"
 }
 
 func (c *Client) notInstalled(doing string) error {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"sync"
@@ -26,8 +27,8 @@ const (
 )
 
 // DialPod opens a stream to a TCP port on the loopback of a pod in the gateway's namespace, through
-// the API server: over WebSocket, or SPDY where a server or proxy refuses that. The stream's Close
-// unblocks its Read and Write, also when the path is dead.
+// the API server: over WebSocket, or SPDY where a server or proxy refuses that. It returns when ctx
+// ends, also when the path is dead; the stream's Close unblocks its Read and Write likewise.
 func (c *Client) DialPod(ctx context.Context, pod string, port int) (io.ReadWriteCloser, error) {
 	doing := fmt.Sprintf("open a port-forward to pod %s", pod)
 	base, _, err := rest.DefaultServerUrlFor(c.config)
@@ -35,18 +36,35 @@ func (c *Client) DialPod(ctx context.Context, pod string, port int) (io.ReadWrit
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
 	target := base.JoinPath("api/v1/namespaces", c.namespace, "pods", pod, "portforward")
+	carrier, err := c.dialCarrier(ctx, target)
+	if err == nil {
+		var stream *podStream
+		if stream, err = openStreams(ctx, carrier, port); err == nil {
+			return stream, nil
+		}
+		_ = carrier.close() // nothing was sent that could be lost
+	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("%s: %w", doing, context.Cause(ctx))
+	}
+	return nil, c.explain(doing, err)
+}
+
+// dialCarrier upgrades a connection by the first way that works. Where none does, what the API server
+// said to the first is told, if it was the API server that spoke.
+func (c *Client) dialCarrier(ctx context.Context, target *url.URL) (*multiplexed, error) {
 	carrier, err := c.dialWebSocket(ctx, target)
-	if httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err) {
-		carrier, err = c.dialSPDY(ctx, target)
+	if !httpstream.IsUpgradeFailure(err) && !httpstream.IsHTTPSProxyError(err) {
+		return carrier, err
 	}
-	if err != nil {
-		return nil, c.explain(doing, errors.Join(context.Cause(ctx), err))
+	// A WebSocket is opened by GET. API servers that ask for the verb "get" then refuse who may only
+	// "create", so a refusal too is a reason to try the other way.
+	older, olderErr := c.dialSPDY(ctx, target)
+	var first *httpstream.UpgradeFailureError
+	if olderErr != nil && errors.As(err, &first) && isAPIStatus(first.Cause) {
+		return nil, first.Cause
 	}
-	stream, err := openStreams(carrier, port)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", doing, errors.Join(err, carrier.close()))
-	}
-	return stream, nil
+	return older, olderErr
 }
 
 // multiplexed is an upgraded HTTP connection that carries SPDY streams.
@@ -72,11 +90,17 @@ func (c *Client) dialWebSocket(ctx context.Context, target *url.URL) (*multiplex
 	if err != nil {
 		return nil, err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	// The library heeds a deadline, but not a cancellation once the connection stands.
+	stop := func() bool { return true }
+	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+		stop = context.AfterFunc(ctx, func() { i.Conn.Close() }) //nolint:errcheck // given up
+	}}
+	request, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodGet, target.String(), nil)
 	if err != nil {
 		return nil, err
 	}
 	conn, err := websocket.Negotiate(transport, holder, request, portForwardWebSocketProtocol)
+	stop()
 	if err != nil {
 		return nil, err
 	}
@@ -124,27 +148,54 @@ func (c *Client) dialSPDY(ctx context.Context, target *url.URL) (*multiplexed, e
 	return &multiplexed{Connection: streams}, nil
 }
 
-// openStreams opens the pair of streams that one forwarded connection consists of.
-func openStreams(carrier *multiplexed, port int) (*podStream, error) {
-	headers := http.Header{}
-	headers.Set(corev1.StreamType, corev1.StreamTypeError)
-	headers.Set(corev1.PortHeader, strconv.Itoa(port))
-	headers.Set(corev1.PortForwardRequestIDHeader, "0")
-	errs, err := carrier.CreateStream(headers)
-	if err != nil {
-		return nil, fmt.Errorf("create error stream: %w", err)
+// openStreams opens the pair of streams that one forwarded connection consists of, both at once: each
+// takes a round trip to the node. It returns when ctx ends; the caller then closes the connection. The
+// library waits for an answer for up to 30 seconds more, whatever happens to the connection, and
+// nothing waits for it.
+func openStreams(ctx context.Context, carrier *multiplexed, port int) (*podStream, error) {
+	type created struct {
+		stream httpstream.Stream
+		err    error
 	}
+	open := func(kind string) <-chan created {
+		out := make(chan created, 1)
+		go func() {
+			stream, err := carrier.CreateStream(streamHeaders(kind, port))
+			if err != nil {
+				err = fmt.Errorf("create %s stream: %w", kind, err)
+			}
+			out <- created{stream, err}
+		}()
+		return out
+	}
+	var streams [2]httpstream.Stream
+	for i, out := range []<-chan created{open(corev1.StreamTypeError), open(corev1.StreamTypeData)} {
+		select {
+		case c := <-out:
+			if c.err != nil {
+				return nil, c.err
+			}
+			streams[i] = c.stream
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	errs, data := streams[0], streams[1]
 	if err := errs.Close(); err != nil { // nothing is written to it
 		return nil, fmt.Errorf("close error stream for writing: %w", err)
-	}
-	headers.Set(corev1.StreamType, corev1.StreamTypeData)
-	data, err := carrier.CreateStream(headers)
-	if err != nil {
-		return nil, fmt.Errorf("create data stream: %w", err)
 	}
 	s := &podStream{Stream: data, carrier: carrier, remote: make(chan error, 1)}
 	go s.readErrors(errs) // ends with the connection; Close waits for it
 	return s, nil
+}
+
+// streamHeaders say what a stream is for; the request id, the same in both, makes the pair.
+func streamHeaders(kind string, port int) http.Header {
+	headers := http.Header{}
+	headers.Set(corev1.StreamType, kind)
+	headers.Set(corev1.PortHeader, strconv.Itoa(port))
+	headers.Set(corev1.PortForwardRequestIDHeader, "0")
+	return headers
 }
 
 // podStream is one forwarded connection; it owns the upgraded connection beneath.

@@ -1,0 +1,82 @@
+package connection
+
+import (
+	"net/netip"
+
+	"github.com/culvert-dev/culvert/node/config"
+	"github.com/culvert-dev/culvert/node/failure"
+	"github.com/culvert-dev/culvert/node/hostnet"
+	"github.com/culvert-dev/culvert/policy"
+	"github.com/culvert-dev/culvert/policy/v1alpha1"
+)
+
+// sources are all inputs of the settings; team is nil for none.
+func (s *Session) sources(team *v1alpha1.Policy) config.Sources {
+	return config.Sources{
+		Flags:       s.request.Flags,
+		Environment: s.request.Environment,
+		File:        s.request.ConfigFile,
+		Kubeconfig:  s.kube.Extension,
+		Policy:      team,
+	}
+}
+
+// usablePolicy returns p, or nil when the gateway found it wrong: a bad Policy is ignored as a whole.
+func (s *Session) usablePolicy(p *v1alpha1.Policy) *v1alpha1.Policy {
+	if len(p.Status.Problems) > 0 {
+		s.log.Warn("the team's Policy is ignored", "problems", p.Status.Problems)
+		return nil
+	}
+	return p
+}
+
+// merge makes the settings out of all layers, of which team is one, and the cluster's subnets as
+// last seen.
+func (s *Session) merge(team *v1alpha1.Policy) (policy.Settings, policy.Cluster, error) {
+	layers, err := config.Layers(s.sources(team))
+	if err != nil {
+		return policy.Settings{}, policy.Cluster{}, err
+	}
+	settings, _, err := policy.Merge(layers...)
+	if err != nil {
+		return policy.Settings{}, policy.Cluster{}, failure.New(failure.Usage, err, "nothing was changed")
+	}
+	cluster, err := policy.ClusterFrom(s.knowledge.policy.Status, settings)
+	if err != nil {
+		return policy.Settings{}, policy.Cluster{}, failure.New(failure.GatewayState, err, "")
+	}
+	if len(cluster.Services)+len(cluster.Pods) == 0 {
+		return policy.Settings{}, policy.Cluster{}, failure.Newf(failure.GatewayState, "the gateway has not found the cluster's subnets yet").
+			WithHint("see `culvert gateway status`; or name them with --service-subnets and --pod-subnets")
+	}
+	return settings, cluster, nil
+}
+
+func (s *Session) clusterPrefixes() []netip.Prefix {
+	var out []netip.Prefix
+	for _, subnets := range [][]policy.Subnet{s.cluster.Services, s.cluster.Pods} {
+		for _, subnet := range subnets {
+			out = append(out, subnet.Prefix)
+		}
+	}
+	return out
+}
+
+func (s *Session) planInput(settings policy.Settings, cluster policy.Cluster) policy.Input {
+	return policy.Input{
+		Settings:  settings,
+		Cluster:   cluster,
+		Facts:     s.knowledge.facts,
+		Own:       policy.Own{Interface: s.iface, Table: uint32(hostnet.Table(s.iface))},
+		Overlay:   s.overlay,
+		Protected: protected(s.kube, s.resolver),
+	}
+}
+
+// setPlan makes p the plan, and logs how it came about.
+func (s *Session) setPlan(p policy.Plan) {
+	s.plan, s.protects = p, len(s.kube.Dialled())
+	for _, line := range p.Trace {
+		s.log.Info("plan", "trace", line)
+	}
+}

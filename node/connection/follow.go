@@ -1,0 +1,119 @@
+package connection
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/culvert-dev/culvert/node/routefacts"
+	"github.com/culvert-dev/culvert/policy"
+	"github.com/culvert-dev/culvert/policy/v1alpha1"
+)
+
+// policyChanged takes in a new state of the team's Policy: what the gateway found in the cluster is
+// followed in any case, what the team wishes where [Session.candidate] finds nothing against it. Else
+// the wishes followed so far stay in force, and a warning in the status says why.
+func (s *Session) policyChanged(p *v1alpha1.Policy) {
+	if p == nil || p.ResourceVersion == s.knowledge.policy.ResourceVersion {
+		return
+	}
+	s.knowledge.policy = p
+	if err := s.readFacts(s.ctx); err != nil {
+		s.notice(noticePolicy, fmt.Errorf("the changed Policy is not followed: %w", err))
+		return
+	}
+	settings, cluster, plan, why := s.candidate(p)
+	if why == nil {
+		s.followed = p
+	} else {
+		why = fmt.Errorf("the changed Policy is not followed: %w", why)
+		var err error
+		if settings, cluster, err = s.merge(s.followed); err != nil {
+			s.notice(noticePolicy, errors.Join(why, err))
+			return
+		}
+		plan = policy.NewPlan(s.planInput(s.agreedOnly(settings, cluster), cluster))
+	}
+	s.notice(noticePolicy, why)
+	s.settings, s.cluster = settings, cluster
+	s.commit(s.ctx, plan)
+}
+
+// candidate returns what would follow from the team's changed wishes, or an error that says what
+// forbids to follow them without a person's doing.
+func (s *Session) candidate(p *v1alpha1.Policy) (settings policy.Settings, cluster policy.Cluster, plan policy.Plan, err error) {
+	if len(p.Status.Problems) > 0 {
+		return settings, cluster, plan, fmt.Errorf("the gateway finds it wrong: %s", p.Status.Problems)
+	}
+	if settings, cluster, err = s.merge(p); err != nil {
+		return settings, cluster, plan, err
+	}
+	if wish := policy.ConsentNeeded(s.planInput(settings, cluster)); wish.Needed && !s.agreed(wish.Hash) {
+		return settings, cluster, plan, errors.New("it asks for more than you agreed to; `culvert quit` and connect again to be asked")
+	}
+	plan = policy.NewPlan(s.planInput(settings, cluster))
+	for _, c := range plan.Unsettled() {
+		if !slices.ContainsFunc(s.plan.Unsettled(), func(old policy.Conflict) bool { return old.Subnet == c.Subnet }) && s.routed(c) {
+			return settings, cluster, plan, fmt.Errorf("it would give %s back to %s", c.Subnet, c.Claim.Prefix)
+		}
+	}
+	return settings, cluster, plan, nil
+}
+
+// routed reports whether the plan in force has something of the conflict's overlap in the tunnel.
+func (s *Session) routed(c policy.Conflict) bool {
+	return slices.ContainsFunc(s.plan.AllowedIPs, c.Overlap.Overlaps)
+}
+
+// followHost makes the plan anew for the host as it is now. What the host then routes elsewhere and
+// nothing settles is left to it.
+func (s *Session) followHost(ctx context.Context) {
+	if err := s.readFacts(ctx); err != nil {
+		s.notice(noticeHost, err)
+		return
+	}
+	s.commit(ctx, policy.NewPlan(s.planInput(s.agreedOnly(s.settings, s.cluster), s.cluster)))
+}
+
+func (s *Session) readFacts(ctx context.Context) error {
+	facts, err := routefacts.Read(ctx)
+	if err == nil {
+		s.knowledge.facts = facts
+	}
+	return err
+}
+
+// commit makes plan the plan and applies it, if the one before was applied: else connect does. What
+// fails is tried again by refresh.
+func (s *Session) commit(ctx context.Context, plan policy.Plan) {
+	if !plan.Equal(s.plan) {
+		s.setPlan(plan)
+	}
+	s.protects = len(s.kube.Dialled())
+	s.noticeConflicts()
+	if s.dns != nil {
+		s.dns.Set(s.dnsConfig())
+	}
+	if !s.applied {
+		return
+	}
+	err := s.setPeer()
+	if err == nil {
+		err = s.apply(ctx)
+	}
+	s.notice(noticeHost, err)
+}
+
+// noticeConflicts warns of what was connected and is left to the host now.
+func (s *Session) noticeConflicts() {
+	var left []string
+	for _, c := range s.plan.Unsettled() {
+		left = append(left, fmt.Sprintf("%s (%s)", c.Overlap, c.Kind))
+	}
+	if len(left) == 0 {
+		s.notice(noticeConflicts, nil)
+		return
+	}
+	s.notice(noticeConflicts, fmt.Errorf("degraded: another network of this host routes %s, and it is left to that", slices.Compact(left)))
+}

@@ -1,0 +1,59 @@
+package connection
+
+import (
+	"context"
+	"time"
+
+	"github.com/culvert-dev/culvert/node/api"
+)
+
+// In ticks of a second: how often the helper is asked for its process ids, how often what could not
+// be applied is tried again, and how often a gateway that answers nothing makes us ask the API server
+// whether there is another.
+const (
+	pidsEvery  = 5
+	applyEvery = 5
+	askEvery   = 15
+)
+
+// refresh brings up to date what nobody sends an event about.
+func (s *Session) refresh(ctx context.Context) {
+	s.ticks++
+	if len(s.kube.Dialled()) > s.protects {
+		s.log.Info("the API server was reached at another address", "addresses", s.kube.Dialled())
+		s.followHost(ctx)
+	}
+	if s.notices[noticeHost] != "" && s.ticks%applyEvery == 0 {
+		s.followHost(ctx)
+	}
+	if s.state == api.Reconnecting && s.carrier.Connected && s.ticks%askEvery == 0 {
+		s.kube.Reconnect()
+	}
+	if s.ticks%pidsEvery == 0 {
+		s.ping(ctx)
+	}
+}
+
+func (s *Session) ping(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if hello, err := s.helper.Ping(ctx); err == nil {
+		s.hello = hello
+	}
+}
+
+// WireGuard takes a session for dead 180 seconds after its handshake (Reject-After-Time in its paper;
+// a new one is made after 120). A gateway that is new to us gets a few seconds.
+const (
+	rejectAfter = 180 * time.Second
+	firstAnswer = 5 * time.Second
+)
+
+// mute reports whether the gateway has not answered for so long that no packet can pass.
+func (s *Session) mute() bool {
+	at, _, _ := s.tunnel.handshake()
+	if at.IsZero() {
+		return time.Since(s.began) > firstAnswer
+	}
+	return time.Since(at) > rejectAfter
+}
