@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"fmt"
+	"path"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,34 +57,55 @@ func TestEveryKindOfVPN(t *testing.T) {
 // endpointPrefix is a public prefix that a cluster might have, and in it the server of the VPN.
 const endpointPrefix = "198.51.100.0/24"
 
-// limitsFile lets the helper route that prefix.
+// limitsFile is root's word on what the helper may route.
 const limitsFile = "/etc/culvert/limits.yaml"
 
 // TestEndpointOfTheVPNInsideOurs has the tunnel take the prefix that holds the VPN's own server, while
 // the path to the API server, and so the tunnel, lies inside that VPN: were the VPN's outer packets to
 // enter the tunnel, both would be dead.
 func TestEndpointOfTheVPNInsideOurs(t *testing.T) {
-	for kind, routes := range map[string]string{
-		"wireguard": "10.0.0.0/8",           // known by its mark
-		"openvpn":   "10.0.0.0/8,0.0.0.0/0", // known by the route that a full tunnel has for its server
+	const netbird = "not fwmark 0x1bd00 lookup 7120"
+	for _, row := range []struct {
+		name, kind, routes string
+		rule               string   // of another program, beside the VPN's
+		flags              []string // beside those that all have
+	}{
+		{"wireguard, known by its mark", "wireguard", "10.0.0.0/8", "", nil},
+		{"wireguard, one of two that mark", "wireguard", "10.0.0.0/8", netbird, nil},
+		{"a full tunnel, known by its route to the server", "openvpn", "10.0.0.0/8,0.0.0.0/0", "", nil},
+		// Such a server shows in no route, rule or socket (OpenVPN's is not connected): it has to be named.
+		{"split, named", "openvpn", "10.0.0.0/8", "", []string{"--never-proxy", "198.51.100.10/32"}},
 	} {
-		t.Run(kind, func(t *testing.T) {
+		t.Run(row.name, func(t *testing.T) {
 			l := shared
-			l.useVPN(t, kind, routes)
-			must(t, l.WS(5*time.Second, "sh", "-ec", fmt.Sprintf(`mkdir -p /etc/culvert; echo "prefixes: [%s]" > %s`, endpointPrefix, limitsFile)), "widen the limits")
-			t.Cleanup(func() { must(t, l.WS(5*time.Second, "rm", limitsFile), "remove "+limitsFile) })
-			l.connect(t, append([]string{"--also-proxy", endpointPrefix}, allowFlags...)...)
+			l.useVPN(t, row.kind, row.routes)
+			l.widenLimits(t, endpointPrefix)
+			if row.rule != "" {
+				rule := strings.Fields(row.rule)
+				must(t, l.WS(5*time.Second, append([]string{"ip", "rule", "add"}, rule...)...), "add a rule")
+				t.Cleanup(func() {
+					must(t, l.WS(5*time.Second, append([]string{"ip", "rule", "del"}, rule...)...), "delete the rule")
+				})
+			}
+			l.connect(t, slices.Concat([]string{"--also-proxy", endpointPrefix}, allowFlags, row.flags)...)
 			if r := l.WS(5*time.Second, "ip", "route", "get", "198.51.100.20"); !strings.Contains(r.Out, "dev culvert0") {
 				t.Fatalf("%s does not go through the tunnel, so nothing is tested: %s", endpointPrefix, r)
 			}
-			l.vpnLives(t, 12*time.Second)
+			l.vpnLives(t, 5*time.Second)
 			l.reaches(t)
 		})
 	}
 }
 
-// vpnLives checks for a while that the company behind the VPN answers each time. The flows are new
-// ones, and the VPN's server is asked to prove that it hears the client: nothing is left to a cache.
+// widenLimits lets the helper route a public prefix.
+func (l *lab) widenLimits(t *testing.T, prefix string) {
+	t.Helper()
+	write := fmt.Sprintf(`mkdir -p %s; echo "prefixes: [%s]" > %s`, path.Dir(limitsFile), prefix, limitsFile)
+	must(t, l.WS(5*time.Second, "sh", "-ec", write), "widen the limits")
+	t.Cleanup(func() { must(t, l.WS(5*time.Second, "rm", limitsFile), "remove "+limitsFile) })
+}
+
+// vpnLives checks for a while that the company behind the VPN answers each time, over a new connection.
 func (l *lab) vpnLives(t *testing.T, limit time.Duration) {
 	t.Helper()
 	for begin, n := time.Now(), 0; time.Since(begin) < limit; n++ {
