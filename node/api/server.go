@@ -34,6 +34,8 @@ func Serve(ctx context.Context, l net.Listener, owner uint32, h Handler) error {
 	server := &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
+		WriteTimeout:      30 * time.Second, // longer than the host takes to be restored
+		IdleTimeout:       5 * time.Second,
 		MaxHeaderBytes:    8 << 10,
 		ConnContext:       withPeer,
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -83,22 +84,52 @@ func (o *connectOptions) run(cmd *cobra.Command) error {
 	defer launched.Report.Close() //nolint:errcheck // the conversation is over
 	// Ctrl-C closes the conversation; the user half then gives up and takes everything back.
 	defer context.AfterFunc(ctx, func() { launched.Report.Close() })() //nolint:errcheck // see above
-	status, err := converse(cmd, launched.Report, o.request)
+	status, err := converse(ctx, cmd, launched.Report, o.request)
 	if err != nil {
-		waitErr := launched.Wait() // the host is restored before the command returns
-		if ctx.Err() != nil {
-			return failure.Newf(failure.General, "interrupted; nothing remains on this host")
-		}
-		var exit interface{ ExitCode() int }
-		if errors.Is(err, io.EOF) && !errors.As(waitErr, &exit) {
-			err = errors.Join(err, waitErr)
-		}
-		return err
+		return o.notConnected(ctx, launched, err)
 	}
 	if err := renderConnected(cmd.OutOrStdout(), status); err != nil || !o.foreground {
 		return err
 	}
 	return o.stay(ctx, cmd, launched)
+}
+
+// notConnected waits until the host is as it was and returns the error to tell.
+func (o *connectOptions) notConnected(ctx context.Context, launched *helper.Launched, err error) error {
+	if ctx.Err() != nil { // the result may have been under way: then the connection stands
+		_ = quit(context.WithoutCancel(ctx), o.request.Name)
+	}
+	ended := launched.Wait()
+	switch {
+	case ctx.Err() != nil:
+		return failure.Newf(failure.General, "interrupted; nothing remains on this host")
+	case errors.Is(err, errNoWord):
+		return failure.New(failure.General, fmt.Errorf("%w (%v); the host is as it was", err, firstLine(ended)), "see `culvert logs`")
+	}
+	return err
+}
+
+// firstLine returns the first line of what Launched.Wait says: that about the user half.
+func firstLine(err error) string {
+	if err == nil {
+		return "without an error"
+	}
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
+}
+
+// quitTimeout bounds asking a connection to end.
+const quitTimeout = 15 * time.Second
+
+// quit ends a connection; one that does not run is no error.
+func quit(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, quitTimeout)
+	defer cancel()
+	err := api.NewClient(socketPath(name)).Quit(ctx)
+	if errors.Is(err, api.ErrNotRunning) {
+		return nil
+	}
+	return err
 }
 
 // complete checks what can be checked before anything is started.
@@ -131,24 +162,31 @@ func launchFailure(name string, err error) error {
 	return err
 }
 
+// errNoWord is matched when the user half ended before it had a result.
+var errNoWord = errors.New("the user half ended without a word")
+
 // converse sends the request and follows the user half until it has a result.
-func converse(cmd *cobra.Command, rw io.ReadWriteCloser, request report.Request) (api.Status, error) {
+func converse(ctx context.Context, cmd *cobra.Command, rw io.ReadWriteCloser, request report.Request) (api.Status, error) {
 	channel := report.NewChannel(rw)
 	if err := channel.Send(request); err != nil {
-		return api.Status{}, fmt.Errorf("speak to the user half: %w", err)
+		return api.Status{}, fmt.Errorf("%w: %w", errNoWord, err)
 	}
 	progress := newProgress(cmd.ErrOrStderr())
 	defer progress.done()
 	for {
 		var m report.Message
 		if err := channel.Receive(&m); err != nil {
-			return api.Status{}, failure.New(failure.General, fmt.Errorf("the user half ended without a word: %w", err), "see `culvert logs`")
+			return api.Status{}, errNoWord
 		}
 		switch {
 		case m.Question != "":
 			progress.done()
-			if err := channel.Send(report.Answer{Yes: ask(cmd, m.Question)}); err != nil {
-				return api.Status{}, fmt.Errorf("speak to the user half: %w", err)
+			yes, err := ask(ctx, cmd.InOrStdin(), cmd.ErrOrStderr(), m.Question)
+			if err != nil {
+				return api.Status{}, err
+			}
+			if err := channel.Send(report.Answer{Yes: yes}); err != nil {
+				return api.Status{}, errNoWord
 			}
 		case m.Result != nil && m.Result.Failure != nil:
 			return api.Status{}, m.Result.Failure
@@ -160,12 +198,25 @@ func converse(cmd *cobra.Command, rw io.ReadWriteCloser, request report.Request)
 	}
 }
 
-// ask puts a yes-or-no question; anything but yes is no.
-func ask(cmd *cobra.Command, question string) bool {
-	fmt.Fprintf(cmd.ErrOrStderr(), "%s [y/N] ", question) //nolint:errcheck // the terminal is gone
-	line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
-	answer := strings.ToLower(strings.TrimSpace(line))
-	return err == nil && (answer == "y" || answer == "yes")
+// ask puts a yes-or-no question; anything but yes is no. A terminal cannot be made to return from a
+// read, so when ctx ends the reader is left behind, for the rest of the process.
+func ask(ctx context.Context, in io.Reader, out io.Writer, question string) (bool, error) {
+	fmt.Fprintf(out, "%s [y/N] ", question) //nolint:errcheck // the terminal is gone
+	answer := make(chan string, 1)
+	go func() {
+		line, err := bufio.NewReader(in).ReadString('\n')
+		if err != nil {
+			line = ""
+		}
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case text := <-answer:
+		return text == "y" || text == "yes", nil
+	case <-ctx.Done():
+		fmt.Fprintln(out) //nolint:errcheck // the terminal is gone
+		return false, ctx.Err()
+	}
 }
 
 // stay keeps the terminal until the connection ends, and ends it on Ctrl-C.
@@ -179,14 +230,29 @@ func (o *connectOptions) stay(ctx context.Context, cmd *cobra.Command, launched 
 	defer func() { stopFollowing(); <-logged }()
 	select {
 	case err := <-ended:
-		return err
+		return whyEnded(o.request.Name, err)
 	case <-ctx.Done():
 	}
-	quit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
-	defer cancel()
-	if err := api.NewClient(socketPath(o.request.Name)).Quit(quit); err != nil && !errors.Is(err, api.ErrNotRunning) {
+	if err := quit(context.WithoutCancel(ctx), o.request.Name); err != nil {
 		return err
 	}
 	<-ended
 	return nil
+}
+
+// whyEnded returns the reason that a connection left behind when it ended by itself; err is what
+// became of its processes.
+func whyEnded(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	code := failure.General
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() > 0 {
+		code = failure.Code(exit.ExitCode())
+	}
+	if last, ok := lastWords(name); ok && last.Reason != "" {
+		return failure.Newf(code, "the connection has ended: %s", last.Reason)
+	}
+	return failure.Newf(code, "the connection has ended (%s); the host is as it was", firstLine(err)).WithHint("see `culvert logs`")
 }

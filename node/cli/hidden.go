@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
 
 	"github.com/culvert-dev/culvert/node/connection"
 	"github.com/culvert-dev/culvert/node/failure"
@@ -69,6 +70,7 @@ func runNode(log *slog.Logger, level *slog.LevelVar) error {
 	if request.Debug {
 		level.Set(slog.LevelDebug)
 	}
+	klog.SetSlogLogger(log.With("from", "client-go"))
 	session := connection.NewSession(connection.Options{Request: request, Channel: channel, Helper: client, Log: log})
 	return session.Run(ctx, listener)
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"os"
+	"path/filepath"
 
 	"github.com/culvert-dev/culvert/node/api"
 	"github.com/culvert-dev/culvert/node/failure"
@@ -22,6 +23,16 @@ func checkName(name string) error {
 func socketPath(name string) string { return helper.Paths{}.APISocket(name) }
 func nodeLog(name string) string    { return helper.Paths{}.NodeLog(name) }
 func helperLog(name string) string  { return helper.Paths{}.HelperLog(name) }
+
+// runningNames returns the names of the connections that have a control socket, sorted.
+func runningNames() []string {
+	sockets, _ := filepath.Glob(socketPath("*")) // the pattern is a good one
+	names := make([]string, len(sockets))
+	for i, socket := range sockets {
+		names[i] = filepath.Base(filepath.Dir(socket))
+	}
+	return names
+}
 
 // lastWords returns the last status of a connection that ended by itself.
 func lastWords(name string) (api.Status, bool) {

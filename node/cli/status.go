@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,30 +26,78 @@ func newStatus() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the connection: state, gateway, carrier, routes, names",
-		Long: `Show the connection: state, gateway, carrier, routes, names.
+		Long: `Show the connection: state, gateway, carrier, routes, names. Where several run and
+--name chooses none, all of them are shown, as JSON one object after the other.
 
 The exit code is 0 while connected, 1 otherwise, so a shell prompt can use it.`,
 		Example: "  culvert status\n  culvert status -o json | jq .carrier\n  culvert status >/dev/null 2>&1 && echo in the cluster",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			status, err := readStatus(cmd.Context(), name)
+			names := []string{name}
+			if !cmd.Flags().Changed("name") {
+				names = statusNames(runningNames())
+			}
+			statuses, err := readStatuses(cmd.Context(), names)
 			if err != nil {
 				return err
 			}
-			if output == jsonOutput {
-				err = writeJSON(cmd.OutOrStdout(), status)
-			} else {
-				err = renderStatus(cmd.OutOrStdout(), status, time.Now())
-			}
-			if err == nil && status.State != api.Connected {
-				return exitCode(failure.General)
-			}
-			return err
+			return showStatuses(cmd.OutOrStdout(), output, statuses)
 		},
 	}
 	bindName(cmd, &name)
 	output.bind(cmd)
 	return cmd
+}
+
+// statusNames returns whose status is shown when none is named: those that run, else the default's,
+// which may have left a last word.
+func statusNames(running []string) []string {
+	if len(running) == 0 {
+		return []string{defaultName}
+	}
+	return running
+}
+
+// readStatuses asks the connections called names. Where several were found, one that is just ending is
+// left out.
+func readStatuses(ctx context.Context, names []string) ([]api.Status, error) {
+	var out []api.Status
+	var errs []error
+	for _, name := range names {
+		status, err := readStatus(ctx, name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		out = append(out, status)
+	}
+	if len(out) == 0 {
+		return nil, errs[0]
+	}
+	return out, nil
+}
+
+// showStatuses writes all of them; its error has exit code 1 unless all are connected.
+func showStatuses(w io.Writer, output outputFormat, statuses []api.Status) error {
+	var result error
+	for i, status := range statuses {
+		var err error
+		if output == jsonOutput {
+			err = writeJSON(w, status)
+		} else {
+			if i > 0 {
+				fmt.Fprintln(w) //nolint:errcheck // the next write tells
+			}
+			err = renderStatus(w, status, time.Now())
+		}
+		if err != nil {
+			return err
+		}
+		if status.State != api.Connected {
+			result = exitCode(failure.General)
+		}
+	}
+	return result
 }
 
 // readStatus asks the running connection, or what the last one left behind when it was closed.
@@ -57,14 +108,26 @@ func readStatus(ctx context.Context, name string) (api.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	status, err := api.NewClient(socketPath(name)).Status(ctx)
-	if !errors.Is(err, api.ErrNotRunning) {
-		return status, err
+	switch {
+	case err == nil:
+		return status, nil
+	case !errors.Is(err, api.ErrNotRunning):
+		return status, fmt.Errorf("status of connection %s: %w", name, err)
 	}
 	if closed, ok := lastWords(name); ok {
 		return closed, nil
 	}
 	return api.Status{}, failure.Newf(failure.General, "no connection called %s runs on this machine", name).
-		WithHint("start one with `sudo culvert connect`")
+		WithHint("start one with `sudo culvert connect`%s", othersText(name))
+}
+
+// othersText names the connections that run beside name, for a hint; "" for none.
+func othersText(name string) string {
+	others := slices.DeleteFunc(runningNames(), func(other string) bool { return other == name })
+	if len(others) == 0 {
+		return ""
+	}
+	return "; running: " + strings.Join(others, ", ") + " (choose with --name)"
 }
 
 func newQuit() *cobra.Command {
@@ -78,11 +141,11 @@ func newQuit() *cobra.Command {
 			if err := checkName(name); err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), 15*time.Second)
+			ctx, cancel := context.WithTimeout(cmd.Context(), quitTimeout)
 			defer cancel()
 			switch err := api.NewClient(socketPath(name)).Quit(ctx); {
 			case errors.Is(err, api.ErrNotRunning):
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "no connection called %s runs: nothing to do\n", name)
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "no connection called %s runs: nothing to do%s\n", name, othersText(name))
 				return err
 			case err != nil:
 				return fmt.Errorf("quit connection %s: %w", name, err)
