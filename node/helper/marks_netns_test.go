@@ -84,10 +84,28 @@ func TestKernelLeavesMarkedPacketsAlone(t *testing.T) {
 			}
 		}
 	}
+	settlesAfterFailure(t, host, scope, state)
 	if _, err := hostnet.Remove(host, scope); err != nil {
 		t.Fatal(err)
 	}
 	restoredWithin(t, before, time.Second)
+}
+
+// settlesAfterFailure starts from two rules at one priority, in the order in which the kernel deletes
+// the wrong one.
+func settlesAfterFailure(t *testing.T, host hostnet.Host, scope hostnet.Scope, state hostnet.State) {
+	t.Helper()
+	sh(t, "ip rule del priority 5000 table 7836 proto 202")
+	sh(t, "ip rule add priority 5000 not fwmark 0xca6c lookup 7836 proto 202; ip rule add priority 5000 lookup 7836 proto 202")
+	state.SkipMarks.V4 = []hostnet.Mark{wgQuickMark}
+	for range 2 {
+		if _, err := hostnet.Set(t.Context(), host, scope, state); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if rules := sh(t, "ip rule show table 7836"); !strings.Contains(rules, "not from all fwmark 0xca6c") || strings.Count(rules, "\n") != 1 {
+		t.Errorf("after two rounds the rules are\n%s", rules)
+	}
 }
 
 // payload tells the packets of one mark apart.
