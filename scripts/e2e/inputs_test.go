@@ -55,11 +55,30 @@ func TestWrongInputs(t *testing.T) {
 func TestNotRoot(t *testing.T) {
 	l := shared
 	before := l.snapshot(t)
-	r := l.Dev(time.Minute, "culvert", "connect")
+	r := l.Dev(time.Minute, l.culvertForAll(t), "connect")
 	if r.Code != 4 || !strings.Contains(r.Err, "sudo culvert connect") {
 		t.Errorf("connect without root: %s", r)
 	}
 	l.unchanged(t, before)
+}
+
+// culvertForAll returns the path of a copy of culvert that every user can reach, wherever the
+// repository lies.
+func (l *lab) culvertForAll(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "culvert-e2e")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck // a temporary directory
+	path := dir + "/culvert"
+	must(t, labctl.Run(time.Minute, "", "cp", l.Bin+"/culvert", path), "copy culvert")
+	for _, p := range []string{dir, path} {
+		if err := os.Chmod(p, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path
 }
 
 func TestSecondConnectOfTheSameName(t *testing.T) {

@@ -54,10 +54,7 @@ func (l *Lab) WSEnv(timeout time.Duration, env []string, argv ...string) Result 
 
 // Dev runs a command on the workstation as its unprivileged user, with the administrator's kubeconfig.
 func (l *Lab) Dev(timeout time.Duration, argv ...string) Result {
-	return l.Run(timeout, append([]string{
-		"exec", "--user", "dev", "ws", "--",
-		"env", "PATH=" + l.Bin + ":/usr/sbin:/usr/bin:/sbin:/bin", "KUBECONFIG=" + l.Kubeconfig,
-	}, argv...)...)
+	return l.Run(timeout, append([]string{"exec", "--user", "dev", "ws", "--", "env", "KUBECONFIG=" + l.Kubeconfig}, argv...)...)
 }
 
 // Host runs a command on any host of the lab.
