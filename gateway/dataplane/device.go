@@ -35,10 +35,12 @@ func (d *device) Write(bufs [][]byte, offset int) (int, error) {
 		return 0, os.ErrClosed
 	}
 	total := 0
+	m := newMerger(d.plane.link)
 	for _, b := range bufs {
 		total += len(b) - offset
-		d.plane.fromPeer(b[offset:])
+		d.plane.fromPeer(b[offset:], m)
 	}
+	m.release()
 	d.plane.metrics.fromPeers.packets.Add(float64(len(bufs)))
 	d.plane.metrics.fromPeers.bytes.Add(float64(total))
 	return len(bufs), nil

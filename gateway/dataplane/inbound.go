@@ -18,9 +18,9 @@ type inbound struct {
 // payload returns the upper-layer segment.
 func (in *inbound) payload() []byte { return in.bytes[in.header.PayloadOffset:in.header.Len] }
 
-// fromPeer takes one packet out of the tunnel. It is the only way in; a translation of destination
+// fromPeer takes one packet of a batch out of the tunnel; TCP may stay in m until the batch's end. It is the only way in; a translation of destination
 // addresses belongs right after the check of the source, before anything looks at the destination.
-func (p *Plane) fromPeer(b []byte) {
+func (p *Plane) fromPeer(b []byte, m *merger) {
 	if len(b) == 0 { // WireGuard keepalives carry nothing
 		return
 	}
@@ -45,7 +45,7 @@ func (p *Plane) fromPeer(b []byte) {
 			return
 		}
 	}
-	p.dispatch(&inbound{peer: pr, header: h, bytes: b[:h.Len]})
+	p.dispatch(&inbound{peer: pr, header: h, bytes: b[:h.Len]}, m)
 }
 
 // toPeer checks one packet that is about to enter the tunnel and reports whether it may. It is the
@@ -64,7 +64,7 @@ func (p *Plane) toPeer(b []byte) bool {
 }
 
 // dispatch hands a packet to what carries its protocol.
-func (p *Plane) dispatch(in *inbound) {
+func (p *Plane) dispatch(in *inbound, m *merger) {
 	h := &in.header
 	if h.TTL <= 1 && h.Dst != in.peer.gateway(h.Src) {
 		p.answerError(in, packet.TimeExceeded)
@@ -72,7 +72,7 @@ func (p *Plane) dispatch(in *inbound) {
 	}
 	switch {
 	case h.Proto == packet.ProtoTCP:
-		p.fromPeerTCP(in)
+		p.fromPeerTCP(in, m)
 	case h.Proto == packet.ProtoUDP:
 		p.fromPeerUDP(in)
 	case h.Proto == packet.ProtoICMP && h.Is4(), h.Proto == packet.ProtoICMPv6 && !h.Is4():

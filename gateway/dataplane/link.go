@@ -25,21 +25,36 @@ type link struct {
 	muted  atomic.Pointer[flowKey] // the flow whose resets are swallowed
 }
 
-var _ stack.LinkEndpoint = (*link)(nil)
+var (
+	_ stack.LinkEndpoint = (*link)(nil)
+	_ stack.GSOEndpoint  = (*link)(nil)
+)
 
 // inject hands a copy of the IP packet b to the stack.
 func (l *link) inject(b []byte) {
-	d := l.dispatcher.Load()
-	if d == nil || *d == nil {
+	d, proto := l.dispatch(b)
+	if d == nil {
 		return
 	}
-	proto := header.IPv4ProtocolNumber
-	if b[0]>>4 == 6 {
-		proto = header.IPv6ProtocolNumber
-	}
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)})
-	(*d).DeliverNetworkPacket(proto, pkt)
+	pkt := newPacket(b)
+	d.DeliverNetworkPacket(proto, pkt)
 	pkt.DecRef()
+}
+
+// dispatch returns who takes the IP packet b in the stack, nil when nobody does, and as which protocol.
+func (l *link) dispatch(b []byte) (stack.NetworkDispatcher, tcpip.NetworkProtocolNumber) {
+	d := l.dispatcher.Load()
+	if d == nil {
+		return nil, 0
+	}
+	if b[0]>>4 == 6 {
+		return *d, header.IPv6ProtocolNumber
+	}
+	return *d, header.IPv4ProtocolNumber
+}
+
+func newPacket(b []byte) *stack.PacketBuffer {
+	return stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)})
 }
 
 // WritePackets queues packets for Peers. It waits while the queue is full, so that a fast sender is
@@ -89,6 +104,13 @@ func (l *link) MTU() uint32 { return l.mtu }
 func (l *link) Capabilities() stack.LinkEndpointCapabilities {
 	return stack.CapabilityRXChecksumOffload
 }
+
+// GSOMaxSize is how many bytes the stack's TCP may hand down at once.
+func (l *link) GSOMaxSize() uint32 { return stack.GVisorGSOMaxSize }
+
+// SupportedGSO has the stack's TCP send long segments and cut them last thing: the packets that come here
+// are no longer than the MTU all the same.
+func (l *link) SupportedGSO() stack.SupportedGSO { return stack.GVisorGSOSupported }
 
 // The rest of the interface has no meaning for a link without a link layer.
 

@@ -10,7 +10,7 @@ import (
 )
 
 // fromPeerTCP takes a TCP segment of a Peer. Everything but new SYNs is the stack's business.
-func (p *Plane) fromPeerTCP(in *inbound) {
+func (p *Plane) fromPeerTCP(in *inbound, m *merger) {
 	t, ok := packet.ParseTCP(in.payload())
 	if !ok {
 		p.metrics.drop(dropMalformed)
@@ -18,10 +18,11 @@ func (p *Plane) fromPeerTCP(in *inbound) {
 	}
 	switch f := t.Flags; {
 	case f&packet.FlagSYN == 0 || f&packet.FlagACK != 0:
-		p.link.inject(in.bytes)
+		m.inject(in.bytes)
 	case f&(packet.FlagRST|packet.FlagFIN) != 0: // no stack sends these with a SYN
 		p.metrics.drop(dropMalformed)
 	default:
+		m.flush() // what the stack knows decides what becomes of a SYN
 		p.fromPeerSYN(in, t, 0)
 	}
 }
