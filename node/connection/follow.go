@@ -50,7 +50,7 @@ func (s *Session) candidate(p *v1alpha1.Policy) (settings policy.Settings, clust
 		return settings, cluster, plan, err
 	}
 	if wish := policy.ConsentNeeded(s.planInput(settings, cluster)); wish.Needed && !s.agreed(wish.Hash) {
-		return settings, cluster, plan, errors.New("it asks for more than you agreed to; `culvert quit` and connect again to be asked")
+		return settings, cluster, plan, errors.New("you have not agreed to what it asks for now; `culvert quit` and connect again to be asked")
 	}
 	plan = policy.NewPlan(s.planInput(settings, cluster))
 	for _, c := range plan.Unsettled() {

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -154,7 +155,7 @@ func (f *follower[T]) read(ctx context.Context) error {
 // take handles one event of a watch.
 func (f *follower[T]) take(event apiwatch.Event) error {
 	if event.Type == apiwatch.Error {
-		return apierrors.FromObject(event.Object)
+		return watchError(apierrors.FromObject(event.Object))
 	}
 	object, ok := event.Object.(*unstructured.Unstructured)
 	if !ok {
@@ -169,6 +170,15 @@ func (f *follower[T]) take(event apiwatch.Event) error {
 		f.Changed(nil)
 	}
 	return nil
+}
+
+// watchError returns err, or what was lost if the API server did not say it: client-go makes a status
+// of its own for a broken connection.
+func watchError(err error) error {
+	if cause, ok := apierrors.StatusCause(err, "ClientWatchDecoding"); ok {
+		return fmt.Errorf("the connection was lost: %s", cause.Message)
+	}
+	return err
 }
 
 func (f *follower[T]) show(object *unstructured.Unstructured) error {
