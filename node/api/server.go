@@ -19,6 +19,10 @@ type Handler interface {
 	Quit(ctx context.Context) error
 }
 
+// shutdownTimeout is how long answers under way have at the end: they wait for nothing any more, but
+// somebody may have connected and say nothing.
+const shutdownTimeout = 300 * time.Millisecond
+
 // Serve answers on l until ctx ends, for owner (a user id), root, and others who may read. It waits
 // for the answers under way.
 func Serve(ctx context.Context, l net.Listener, owner uint32, h Handler) error {
@@ -42,7 +46,7 @@ func Serve(ctx context.Context, l net.Listener, owner uint32, h Handler) error {
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
-		deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 		defer cancel()
 		if server.Shutdown(deadline) != nil {
 			server.Close() //nolint:errcheck // it has had its time
