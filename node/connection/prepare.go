@@ -1,11 +1,11 @@
 package connection
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
-
-	"golang.org/x/sync/errgroup"
+	"sync"
 
 	"github.com/culvert-dev/culvert/dns/hostdns"
 	"github.com/culvert-dev/culvert/node/kube"
@@ -25,31 +25,19 @@ type knowledge struct {
 	resolver hostdns.Config
 }
 
-// gather asks the API server and the host at the same time. It changes nothing anywhere.
+// gather asks the API server and the host at the same time. It changes nothing anywhere. Of several
+// failures it returns the one that explains most: all missing rights before the one in the way.
 func gather(ctx context.Context, client *kube.Client) (knowledge, error) {
 	var k knowledge
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() (err error) {
-		k.user, err = client.Whoami(ctx)
-		return err
-	})
-	group.Go(func() (err error) {
-		k.policy, err = client.Policy(ctx)
-		return err
-	})
-	group.Go(func() error { return client.CheckRights(ctx) })
-	group.Go(func() (err error) {
-		k.facts, err = routefacts.Read(ctx)
-		return err
-	})
-	group.Go(func() (err error) {
-		k.resolver, err = hostdns.Read(resolvConf)
-		return err
-	})
-	if err := group.Wait(); err != nil {
-		return knowledge{}, err
-	}
-	return k, nil
+	var rights, user, team, facts, resolver error
+	var work sync.WaitGroup
+	work.Go(func() { rights = client.CheckRights(ctx) })
+	work.Go(func() { k.user, user = client.Whoami(ctx) })
+	work.Go(func() { k.policy, team = client.Policy(ctx) })
+	work.Go(func() { k.facts, facts = routefacts.Read(ctx) })
+	work.Go(func() { k.resolver, resolver = hostdns.Read(resolvConf) })
+	work.Wait()
+	return k, cmp.Or(rights, user, team, facts, resolver)
 }
 
 // protected lists the addresses whose packets must keep the way they had: those that carry the
