@@ -89,7 +89,6 @@ func (s *Session) learn(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.kube.Log = s.log
 	// A bad file is told before anything is asked of the network.
 	if _, err := config.Layers(s.sources(nil)); err != nil {
 		return err

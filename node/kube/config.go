@@ -3,7 +3,6 @@ package kube
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/url"
 	"os"
@@ -52,8 +51,6 @@ type Client struct {
 	connections *connrotation.ConnectionTracker // those of requests, for Reconnect
 	epoch       *epoch
 
-	// Log hears about broken watches; nil discards that.
-	Log *slog.Logger
 	// Context and Cluster are the kubeconfig's names, for people.
 	Context string
 	Cluster string
