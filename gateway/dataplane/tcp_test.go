@@ -214,6 +214,9 @@ func TestResetsArePassedOn(t *testing.T) {
 }
 
 // A port pair used again must not wait for TIME_WAIT of the stack: 5,000 connections from 8 ports.
+// synRepeat is a little less than the time after which a client repeats a SYN (RFC 6298).
+const synRepeat = 900 * time.Millisecond
+
 func TestShortConnectionsNeverStall(t *testing.T) {
 	rows := []struct {
 		name   string
@@ -240,7 +243,7 @@ func TestShortConnectionsNeverStall(t *testing.T) {
 			w := join(t, newPlane(t, Config{}))
 			to := serve(t, loopback4, row.server)
 			var wg sync.WaitGroup
-			var slowest atomic.Int64
+			var slowest, stalled atomic.Int64
 			for port := range 8 {
 				wg.Go(func() {
 					for i := range 625 {
@@ -256,13 +259,19 @@ func TestShortConnectionsNeverStall(t *testing.T) {
 							t.Errorf("connection %d: %v", i, err)
 							return
 						}
-						slowest.Store(max(slowest.Load(), int64(time.Since(start))))
+						took := time.Since(start)
+						slowest.Store(max(slowest.Load(), int64(took)))
+						if took > synRepeat {
+							stalled.Add(1)
+						}
 					}
 				})
 			}
 			wg.Wait()
-			if d := time.Duration(slowest.Load()); d > 900*time.Millisecond {
-				t.Errorf("the slowest took %v: a SYN was dropped and repeated", d)
+			// A machine that is busy with something else may hold up one or the other; a port pair whose
+			// SYN is dropped holds up nearly every connection after the first on it.
+			if n := stalled.Load(); n > 50 {
+				t.Errorf("%d of 5000 took as long as a SYN that is dropped and repeated, the slowest %v", n, time.Duration(slowest.Load()))
 			}
 			t.Logf("slowest %v", time.Duration(slowest.Load()))
 		})
