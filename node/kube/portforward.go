@@ -74,13 +74,15 @@ type multiplexed struct {
 	gather *gatherer // of writes; nil if there is none
 }
 
-// close closes the socket first: a stream connection's own Close may wait for a peer that is gone.
+// close closes the socket first: a stream connection's own Close may wait for a peer that is gone. What
+// that then says (it cannot say goodbye, or has noticed the closed socket) is no news.
 func (m *multiplexed) close() error {
-	var err error
-	if m.socket != nil {
-		err = m.socket.Close()
+	if m.socket == nil {
+		return m.Connection.Close()
 	}
-	return errors.Join(err, m.Connection.Close())
+	err := m.socket.Close()
+	_ = m.Connection.Close()
+	return err
 }
 
 // dialWebSocket upgrades to SPDY inside a WebSocket. client-go's own dialer for this takes no context
