@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 
-	"github.com/culvert-dev/culvert/internal/mirror"
+	"github.com/culvert-dev/culvert/gateway/mirror"
 	"github.com/culvert-dev/culvert/policy/v1alpha1"
 )
 

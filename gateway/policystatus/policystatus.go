@@ -19,9 +19,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 
+	"github.com/culvert-dev/culvert/gateway/mirror"
 	"github.com/culvert-dev/culvert/gateway/status"
 	"github.com/culvert-dev/culvert/gateway/subnets"
-	"github.com/culvert-dev/culvert/internal/mirror"
 	"github.com/culvert-dev/culvert/policy"
 	"github.com/culvert-dev/culvert/policy/v1alpha1"
 )

@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 
-	"github.com/culvert-dev/culvert/internal/mirror"
+	"github.com/culvert-dev/culvert/gateway/mirror"
 )
 
 var (

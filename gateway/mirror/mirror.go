@@ -1,4 +1,4 @@
-// Package mirror keeps what a long-lived program needs of some API objects in memory, up to date by list and
+// Package mirror keeps what the gateway needs of some API objects in memory, up to date by list and
 // watch.
 //
 // It stands where an informer usually does, and is smaller: only a projection of each object is kept,
