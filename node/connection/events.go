@@ -64,7 +64,7 @@ func gatewayIdentity(g *v1alpha1.PeerGateway) *identity {
 
 // followGateway moves the tunnel to the gateway that now serves the Peer.
 func (s *Session) followGateway() {
-	s.log.Info("gateway changed", "pod", s.gateway.Pod, "key", s.gateway.PublicKey)
+	s.log.Info("gateway changed", "pod", s.gateway.Pod)
 	if err := s.setPeer(); err != nil {
 		s.end(err)
 		return
