@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"errors"
 	"net"
 	"sync"
 )
@@ -23,6 +24,15 @@ func (g *gatherer) Write(p []byte) (int, error) {
 	}
 	g.held = append(g.held, p...)
 	return len(p), nil
+}
+
+// Close closes the connection. That it was closed before is no error: SPDY would wait a second for
+// somebody to hear of it.
+func (g *gatherer) Close() error {
+	if err := g.Conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 // hold begins to gather what is written, by whomever.
