@@ -1,4 +1,4 @@
-// The program culvert-gateway is the cluster's end of the culvert: it serves the Peers of its
+// Command culvert-gateway is the cluster's end of the culvert: it serves the Peers of its
 // namespace over WireGuard and dials services and pods for them with ordinary sockets.
 //
 //	API: Peers, Policy ◄──► peers, policystatus, subnets ──► egress
