@@ -158,8 +158,9 @@ func TestMirrorReportsAnOutageAndKeepsWhatItHas(t *testing.T) {
 	})
 	m := run(t, c)
 	await(t, m, "listed", has(m, map[string]string{"sea": "blue"}))
+	w := <-watches // the watch stands: an outage before it would leave nothing to stop
 	down.Store(true)
-	(<-watches).Stop()
+	w.Stop()
 	await(t, m, "told of the outage", func() bool { _, err := m.State(); return errors.Is(err, syscall.ECONNREFUSED) })
 	if synced, _ := m.State(); !synced || !has(m, map[string]string{"sea": "blue"})() {
 		t.Errorf("after the outage: synced %v, items %v", synced, m.Items())
