@@ -62,12 +62,12 @@ type Route struct {
 	Metric   uint32 `json:"metric,omitempty"`
 	Protocol uint8  `json:"protocol,omitempty"`
 	Scope    uint8  `json:"scope,omitempty"`
-	// TOS limits an IPv4 route to packets of that type of service; 0 means any. Ordinary packets have none.
-	TOS uint8 `json:"tos,omitempty"`
 	// Source limits an IPv6 route to packets from these addresses; the zero value means any.
 	Source netip.Prefix `json:"source,omitzero"`
 	// PreferredSource is the address the kernel gives to packets without one; zero means none.
 	PreferredSource netip.Addr `json:"preferredSource,omitzero"`
+	// TOS limits an IPv4 route to packets of that type of service; 0 means any. Ordinary packets have none.
+	TOS uint8 `json:"tos,omitempty"`
 }
 
 // NextHop is where a route sends packets.
