@@ -26,6 +26,8 @@ const (
 	Unresolved Resolution = "unresolved"
 	// Allowed means that the cluster takes it, or at least some of it.
 	Allowed Resolution = "allowed"
+	// Yielded means that a setting leaves it to the host's other network.
+	Yielded Resolution = "yielded"
 	// Kept means that a never-proxied prefix leaves it to the host.
 	Kept Resolution = "kept"
 	// Sheltered means that a protected address, or a LAN that no setting names, stays as it is.
@@ -45,6 +47,8 @@ type Conflict struct {
 	// Open is the part of Overlap that no setting settles, as few prefixes as possible: protected
 	// addresses in the midst of it are not left out. Empty if the conflict is settled.
 	Open []netip.Prefix `json:"open,omitempty"`
+	// Yielded is the part of Overlap that a setting leaves to the claim, likewise.
+	Yielded []netip.Prefix `json:"yielded,omitempty"`
 }
 
 // Claim is a route of somebody else.
@@ -100,21 +104,23 @@ func (s *sweep) conflicts() []Conflict {
 	// Pairs are sorted rather than conflicts, which are 20 times as large.
 	slices.SortFunc(s.pairs, s.comparePairs)
 	s.pairs = slices.CompactFunc(s.pairs, s.onePair)
-	unsettled := joined(s.open, s.sheltered)
+	unsettled, left := joined(s.open, s.sheltered), joined(s.yielded, s.sheltered)
 	out := make([]Conflict, 0, len(s.pairs))
 	for _, p := range s.pairs {
 		w, c := s.wants[p.want], s.claims[p.claim]
 		x := Conflict{Subnet: w.prefix, Kind: w.kind, Claim: s.v.describe(s.v.route(c.route), c)}
 		x.Relation, x.Overlap = relate(w.prefix, c.named)
-		for _, q := range unsettled.within(x.Overlap) {
-			if s.open.overlaps(q) {
-				x.Open = append(x.Open, q)
-			}
-		}
+		x.Open = touching(unsettled.within(x.Overlap), s.open)
+		x.Yielded = touching(left.within(x.Overlap), s.yielded)
 		x.Resolution = s.resolution(x)
 		out = append(out, x)
 	}
 	return out
+}
+
+// touching returns those of prefixes that have an address in set.
+func touching(prefixes []netip.Prefix, set rangeSet) []netip.Prefix {
+	return slices.DeleteFunc(prefixes, func(p netip.Prefix) bool { return !set.overlaps(p) })
 }
 
 // comparePairs orders as conflicts are shown: by subnet, then route, the one that counts first.
@@ -148,6 +154,8 @@ func (s *sweep) resolution(c Conflict) Resolution {
 		return Unresolved
 	case s.tunnel.overlaps(c.Overlap):
 		return Allowed
+	case len(c.Yielded) > 0:
+		return Yielded
 	case s.never.overlaps(c.Overlap):
 		return Kept
 	}

@@ -45,12 +45,11 @@ func ConsentNeeded(in Input) Consent {
 	return c
 }
 
-// policyRules returns the rules of the cluster's Policy that can take something from the host. A
-// never-proxied prefix takes nothing.
+// policyRules returns the rules of the cluster's Policy that can take something from the host.
 func policyRules(s Settings) []RoutingRule {
 	var out []RoutingRule
 	for _, r := range s.Routing {
-		if r.Origin.Source == SourcePolicy && r.Resolve != ResolveNever {
+		if r.Origin.Source == SourcePolicy && r.takes() {
 			out = append(out, r)
 		}
 	}
@@ -73,7 +72,7 @@ func policySuffixes(s Settings, c Cluster) []string {
 func consentHash(clusterUID string, rules []RoutingRule, suffixes []string) string {
 	lines := []string{"cluster " + clusterUID}
 	for _, r := range rules {
-		lines = append(lines, string(r.Resolve)+" "+r.Prefix.String())
+		lines = append(lines, string(r.Resolve)+" "+r.subnet())
 	}
 	for _, s := range suffixes {
 		lines = append(lines, "suffix "+s)
@@ -84,7 +83,7 @@ func consentHash(clusterUID string, rules []RoutingRule, suffixes []string) stri
 }
 
 // takenRoutes names the routes of others that lose addresses to the cluster only because the Policy
-// allows it: settled with it, open without it.
+// allows it: taken with it, open or yielded without it.
 func takenRoutes(in Input) []string {
 	var out []string
 	without := in
@@ -93,7 +92,7 @@ func takenRoutes(in Input) []string {
 	})
 	taken := rangesOf(NewPlan(in).AllowedIPs...)
 	for _, c := range NewPlan(without).Conflicts {
-		for _, p := range c.Open {
+		for _, p := range slices.Concat(c.Open, c.Yielded) {
 			for _, q := range taken.within(p) {
 				out = append(out, fmt.Sprintf("take %s (%s) from %s %s", q, c.Kind, c.Claim.Prefix, c.Claim.where()))
 			}

@@ -91,6 +91,11 @@ func (d *decoder) syntax(err error) {
 
 func (d *decoder) root(root *yaml.Node) {
 	d.mapping(root, "", sections(), func(section, value *yaml.Node) {
+		if k, whole := KeyByPath(section.Value); whole { // a key without a section
+			d.at[k.Path] = d.position(section)
+			d.value(k, value)
+			return
+		}
 		d.mapping(value, section.Value, keysIn(section.Value), func(name, value *yaml.Node) {
 			k, _ := KeyByPath(section.Value + "." + name.Value)
 			d.at[k.Path] = d.position(name)
@@ -158,13 +163,23 @@ func (d *decoder) value(k Key, n *yaml.Node) {
 
 func (d *decoder) list(k Key, n *yaml.Node) {
 	if n.Kind != yaml.SequenceNode {
-		d.fail(n, k.Path, "is %s, but wants a %s, such as [%s]", describe(n), k.Type, k.Example)
+		d.fail(n, k.Path, "is %s, but wants a %s, such as %s", describe(n), k.Type, k.InFile(k.Example))
 		return
 	}
 	texts := make([]string, 0, len(n.Content))
 	for i, item := range n.Content {
 		d.at[entryKey(k.Path, i)] = d.position(item)
 		item = resolve(item)
+		if k.Type == TypeConflicts && item.Kind == yaml.MappingNode {
+			if text, ok := d.conflict(entryKey(k.Path, i), item); ok {
+				texts = append(texts, text)
+			}
+			continue
+		}
+		if k.Type == TypeConflicts {
+			d.fail(item, entryKey(k.Path, i), "is %s, but wants {subnet: ..., resolve: ...}", describe(item))
+			continue
+		}
 		if item.Kind != yaml.ScalarNode || item.ShortTag() != "!!str" {
 			d.fail(item, entryKey(k.Path, i), "is %s, but wants a text, such as %q", describe(item), k.Example)
 			continue
@@ -178,7 +193,25 @@ func (d *decoder) list(k Key, n *yaml.Node) {
 	for _, e := range errs {
 		d.fail(n.Content[e.index], entryKey(k.Path, e.index), "%v", e.err)
 	}
-	*k.field(&d.settings).(*[]string) = normal
+	k.setList(&d.settings, normal)
+}
+
+// conflict reads one {subnet, resolve} into the form that a flag has.
+func (d *decoder) conflict(path string, n *yaml.Node) (text string, ok bool) {
+	said := map[string]string{}
+	before := len(d.problems)
+	d.mapping(n, path, []string{"subnet", "resolve"}, func(key, value *yaml.Node) {
+		if value = resolve(value); value.Kind != yaml.ScalarNode || value.ShortTag() != "!!str" {
+			d.fail(value, joinKey(path, key.Value), "is %s, but wants a text", describe(value))
+		}
+		said[key.Value] = value.Value
+	})
+	for _, name := range []string{"subnet", "resolve"} {
+		if said[name] == "" && len(d.problems) == before {
+			d.fail(n, path, "has no %s; write {subnet: 10.132.64.0/18, resolve: yield}", name)
+		}
+	}
+	return said["subnet"] + "=" + said["resolve"], len(d.problems) == before
 }
 
 // resolve follows aliases. The fixed shape of the settings bounds how often.

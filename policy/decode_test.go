@@ -77,11 +77,11 @@ func TestDecodeErrors(t *testing.T) {
 	for name, tc := range map[string]struct{ text, want string }{
 		"unknown section, nearly right": {
 			"rooting:\n  alsoProxySubnets: []",
-			"f:1: rooting: unknown key; did you mean routing? accepted keys: routing, cluster, dns, transport",
+			"f:1: rooting: unknown key; did you mean routing? accepted keys: routing, cluster, dns, transport, enforce",
 		},
 		"unknown key, unfinished": {
 			"routing:\n  alsoProxy: [10.0.0.0/8]",
-			"f:2: routing.alsoProxy: unknown key; did you mean routing.alsoProxySubnets? accepted keys: allowConflictingSubnets, alsoProxySubnets, neverProxySubnets",
+			"f:2: routing.alsoProxy: unknown key; did you mean routing.alsoProxySubnets? accepted keys: allowConflictingSubnets, alsoProxySubnets, neverProxySubnets, onConflict, conflicts",
 		},
 		"unknown key, wrong case": {
 			"transport: {MTU: 1400}",
@@ -92,8 +92,36 @@ func TestDecodeErrors(t *testing.T) {
 			"f:1: transport.colour: unknown key; accepted keys: mtu",
 		},
 		"a key of a later version": {
-			"routing: {onConflict: yield}",
-			"f:1: routing.onConflict: unknown key; accepted keys: allowConflictingSubnets, alsoProxySubnets, neverProxySubnets",
+			"cluster: {virtualIPSubnet: 246.0.0.0/8}",
+			"f:1: cluster.virtualIPSubnet: unknown key; accepted keys: serviceSubnets, podSubnets",
+		},
+		"a word of a later version": {
+			"routing: {onConflict: virtualize}",
+			`f:1: routing.onConflict: "virtualize" is not one of error, yield`,
+		},
+		"a conflict without a resolution": {
+			"routing:\n  conflicts:\n  - {subnet: 10.0.0.0/8}",
+			"f:3: routing.conflicts[0]: has no resolve; write {subnet: 10.132.64.0/18, resolve: yield}",
+		},
+		"a conflict with a key too many": {
+			"routing:\n  conflicts:\n  - {subnet: 10.0.0.0/8, resolve: allow, why: x}",
+			"f:3: routing.conflicts[0].why: unknown key; accepted keys: subnet, resolve",
+		},
+		"a conflict resolved in an unknown way": {
+			"routing: {conflicts: [{subnet: 10.0.0.0/8, resolve: alow}]}",
+			`f:1: routing.conflicts[0]: "alow" is not one of allow, yield; did you mean allow?`,
+		},
+		"a conflict as a flag has it": {
+			"routing: {conflicts: [10.0.0.0/8=allow]}",
+			`f:1: routing.conflicts[0]: is "10.0.0.0/8=allow", but wants {subnet: ..., resolve: ...}`,
+		},
+		"a symbol, nearly right": {
+			"routing: {allowConflictingSubnets: [services]}",
+			`f:1: routing.allowConflictingSubnets[0]: "services" is neither a prefix nor one of the symbols service, pods, also, all; did you mean service? write 10.128.0.0/9, for example`,
+		},
+		"a key that cannot be enforced": {
+			"enforce: [routing.onConflicts]",
+			`f:1: enforce[0]: "routing.onConflicts" is not one of ` + strings.Join(enforceablePaths(), ", ") + "; did you mean routing.onConflict?",
 		},
 		"a key twice": {
 			"dns:\n  namespaces: [a]\n  namespaces: [b]",
@@ -133,11 +161,11 @@ func TestDecodeErrors(t *testing.T) {
 		},
 		"a list instead of a section": {
 			"routing: [a]",
-			"f:1: routing: is a list, but holds keys: allowConflictingSubnets, alsoProxySubnets, neverProxySubnets",
+			"f:1: routing: is a list, but holds keys: allowConflictingSubnets, alsoProxySubnets, neverProxySubnets, onConflict, conflicts",
 		},
 		"a list instead of a file": {
 			"- routing",
-			"f:1: is a list, but holds keys: routing, cluster, dns, transport",
+			"f:1: is a list, but holds keys: routing, cluster, dns, transport, enforce",
 		},
 		"a number for a name": {
 			"dns: {namespaces: [123]}",

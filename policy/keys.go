@@ -16,10 +16,14 @@ const (
 	TypeNames    ValueType = "list of names"
 	TypeDuration ValueType = "duration"
 	TypeInteger  ValueType = "integer"
+	// TypeWord is one of the words in the key's Words.
+	TypeWord ValueType = "word"
+	// TypeConflicts is a list of mappings {subnet, resolve} in a file, of SUBNET=RESOLVE in a flag.
+	TypeConflicts ValueType = "list of {subnet, resolve}"
 )
 
 // IsList reports whether values of the type are lists.
-func (t ValueType) IsList() bool { return t == TypePrefixes || t == TypeNames }
+func (t ValueType) IsList() bool { return t == TypePrefixes || t == TypeNames || t == TypeConflicts }
 
 // Key describes one setting: all that flags, environment, files and documentation need to know.
 type Key struct {
@@ -28,22 +32,27 @@ type Key struct {
 	Type ValueType
 	// Default is the value as it would be written; "" for an empty list.
 	Default string
-	// Flag is the name without dashes, Env the variable's name.
+	// Flag is the name without dashes, Env the variable's name; both are "" for what only a Policy has.
 	Flag string
 	Env  string
+	// Words are the accepted values, if there are few.
+	Words []string
 	// Doc is one or two sentences; Example a value worth showing.
 	Doc     string
 	Example string
 
 	check func(string) (string, error) // gives the normal form of one value
-	field func(*v1alpha1.Settings) any // points at the field: *[]string, *string or *int32
+	field func(*v1alpha1.Settings) any // points at the field: *[]string, *[]ConflictRule, *string or *int32
 }
+
+// PolicyOnly reports whether the key may stand in a Policy of the cluster only.
+func (k Key) PolicyOnly() bool { return k.Flag == "" }
 
 var keys = []Key{
 	{
 		Path: "routing.allowConflictingSubnets", Type: TypePrefixes, Flag: "allow-conflicting-subnets", Example: "10.128.0.0/9",
-		Doc:   "Prefixes in which the cluster may take its addresses from whoever routes them on this host, such as a VPN.",
-		check: anyPrefix, field: func(s *v1alpha1.Settings) any { return &s.Routing.AllowConflictingSubnets },
+		Doc:   "Prefixes in which the cluster may take its addresses from whoever routes them on this host, such as a VPN; service, pods, also and all stand for the cluster's own.",
+		check: prefixOrSymbol, field: func(s *v1alpha1.Settings) any { return &s.Routing.AllowConflictingSubnets },
 	},
 	{
 		Path: "routing.alsoProxySubnets", Type: TypePrefixes, Flag: "also-proxy", Example: "192.0.2.0/24",
@@ -54,6 +63,17 @@ var keys = []Key{
 		Path: "routing.neverProxySubnets", Type: TypePrefixes, Flag: "never-proxy", Example: "10.130.7.9/32",
 		Doc:   "Prefixes that keep the route they have without the tunnel. Against an also-proxied prefix the more specific wins.",
 		check: anyPrefix, field: func(s *v1alpha1.Settings) any { return &s.Routing.NeverProxySubnets },
+	},
+	{
+		Path: "routing.onConflict", Type: TypeWord, Default: string(ResolveError), Flag: "on-conflict", Example: string(ResolveYield),
+		Words: []string{string(ResolveError), string(ResolveYield)},
+		Doc:   "What becomes of overlaps with other networks that nothing else settles: error refuses to connect, yield leaves them to the other network.",
+		check: oneOf(string(ResolveError), string(ResolveYield)), field: func(s *v1alpha1.Settings) any { return &s.Routing.OnConflict },
+	},
+	{
+		Path: "routing.conflicts", Type: TypeConflicts, Flag: "conflict", Example: "10.132.64.0/18=yield",
+		Doc:   "Settles overlaps prefix by prefix, the most specific counts: allow lets the cluster have them, yield leaves them to the other network.",
+		check: conflictRule, field: func(s *v1alpha1.Settings) any { return &s.Routing.Conflicts },
 	},
 	{
 		Path: "cluster.serviceSubnets", Type: TypePrefixes, Flag: "service-subnets", Example: "10.130.0.0/16",
@@ -85,10 +105,19 @@ var keys = []Key{
 		Doc:   "MTU of the tunnel in bytes of the inner IP packet, 1280 to 9000; 0 derives it from the route.",
 		check: mtu, field: func(s *v1alpha1.Settings) any { return &s.Transport.MTU },
 	},
+	{
+		Path: "enforce", Type: TypeNames, Example: "routing.allowConflictingSubnets",
+		Doc:   "Keys of the team's Policy that nobody may loosen; what goes beyond is cut back. Only a Policy of the cluster has it.",
+		field: func(s *v1alpha1.Settings) any { return &s.Enforce }, // its check speaks of all keys, see init
+	},
 }
 
 func init() {
 	for i := range keys {
+		if keys[i].PolicyOnly() {
+			keys[i].check = enforceable
+			continue
+		}
 		keys[i].Env = "CULVERT_" + strings.ToUpper(strings.ReplaceAll(keys[i].Flag, "-", "_"))
 	}
 }
@@ -114,6 +143,23 @@ func sections() []string {
 		}
 	}
 	return out
+}
+
+// list returns the entries of a list as text; nil if the settings do not say anything.
+func (k Key) list(s *v1alpha1.Settings) []string {
+	if f, ok := k.field(s).(*[]v1alpha1.ConflictRule); ok {
+		return entriesOfConflicts(*f)
+	}
+	return *k.field(s).(*[]string)
+}
+
+// setList stores entries that check has accepted.
+func (k Key) setList(s *v1alpha1.Settings, texts []string) {
+	if f, ok := k.field(s).(*[]v1alpha1.ConflictRule); ok {
+		*f = conflictsOfEntries(texts)
+		return
+	}
+	*k.field(s).(*[]string) = texts
 }
 
 // keysIn returns the last parts of the paths in one section.

@@ -38,12 +38,18 @@ func Merge(layers ...Layer) (Settings, Provenance, error) {
 		return Settings{}, nil, err
 	}
 	m := merger{layers: layers, from: Provenance{}}
-	return m.settings(), m.from, nil
+	m.findEnforced()
+	m.from["enforce"] = m.enforcers()
+	s := m.settings()
+	s.Narrowed = m.narrowed
+	return s, m.from, nil
 }
 
 type merger struct {
-	layers []Layer // in normal form
-	from   Provenance
+	layers   []Layer // in normal form
+	from     Provenance
+	team     *Layer // that enforces something; nil if none does
+	narrowed []Narrowing
 }
 
 func (m *merger) settings() Settings {
@@ -62,11 +68,38 @@ func (m *merger) settings() Settings {
 		{"routing.neverProxySubnets", ResolveNever},
 	} {
 		for _, e := range m.list(section.key) {
-			s.Routing = append(s.Routing, RoutingRule{netip.MustParsePrefix(e.text), section.resolve, e.origin})
+			s.Routing = append(s.Routing, routingRule(e.text, section.resolve, e.origin))
 		}
 	}
+	for _, e := range m.list("routing.conflicts") {
+		subnet, resolve, _ := strings.Cut(e.text, "=")
+		s.Routing = append(s.Routing, routingRule(subnet, Resolve(resolve), e.origin))
+	}
+	s.Routing = m.settled(s.Routing)
+	s.OnConflict = Resolve(m.scalar("routing.onConflict"))
+	s.OnConflictFrom = m.from["routing.onConflict"][0]
 	slices.SortFunc(s.Routing, compareRules)
 	return s
+}
+
+// settled drops those rules that one of higher precedence contradicts: allow and yield of one subnet.
+// Where one source says both, the other network keeps it.
+func (m *merger) settled(rules []RoutingRule) []RoutingRule {
+	rank := func(r RoutingRule) int {
+		return slices.IndexFunc(m.layers, func(l Layer) bool { return l.Source == r.Origin.Source })
+	}
+	best := map[string]RoutingRule{}
+	for _, r := range rules {
+		b, said := best[r.subnet()]
+		decides := r.Resolve == ResolveAllow || r.Resolve == ResolveYield
+		if decides && (!said || rank(r) < rank(b) || rank(r) == rank(b) && r.Resolve == ResolveYield) {
+			best[r.subnet()] = r
+		}
+	}
+	return slices.DeleteFunc(rules, func(r RoutingRule) bool {
+		b, said := best[r.subnet()]
+		return said && (r.Resolve == ResolveAllow || r.Resolve == ResolveYield) && r.Resolve != b.Resolve
+	})
 }
 
 func (m *merger) dns() DNSSettings {
@@ -88,14 +121,19 @@ type entry struct {
 	origin Origin
 }
 
-// list merges a list. Of equal entries the one of highest precedence is kept.
+// list merges a list and cuts it back to what the team enforces.
 func (m *merger) list(path string) []entry {
+	return m.enforcedList(path, m.merged(path, m.layers))
+}
+
+// merged merges a list out of layers. Of equal entries the one of highest precedence is kept.
+func (m *merger) merged(path string, layers []Layer) []entry {
 	k, _ := KeyByPath(path)
 	var out []entry
 	seen := map[string]bool{}
-	for i := range m.layers {
-		l := &m.layers[i]
-		texts := *k.field(&l.Settings).(*[]string)
+	for i := range layers {
+		l := &layers[i]
+		texts := k.list(&l.Settings)
 		if texts == nil {
 			continue
 		}
@@ -114,8 +152,13 @@ func (m *merger) list(path string) []entry {
 	return out
 }
 
-// scalar returns the value of highest precedence as text, or the default.
+// scalar returns the value of highest precedence as text, or the default, or what the team enforces.
 func (m *merger) scalar(path string) string {
+	return m.enforcedScalar(path, m.highest(path))
+}
+
+// highest returns the value of highest precedence as text, or the default.
+func (m *merger) highest(path string) string {
 	k, _ := KeyByPath(path)
 	for i := range m.layers {
 		l := &m.layers[i]
@@ -173,6 +216,7 @@ func prefixesOf(entries []entry) []netip.Prefix {
 func compareRules(a, b RoutingRule) int {
 	return cmp.Or(
 		comparePrefix(a.Prefix, b.Prefix),
+		strings.Compare(string(a.Symbol), string(b.Symbol)),
 		strings.Compare(string(a.Resolve), string(b.Resolve)),
 		strings.Compare(a.Origin.String(), b.Origin.String()),
 	)

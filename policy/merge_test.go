@@ -24,7 +24,7 @@ func layer(t testing.TB, source Source, text string) Layer {
 func ruleTexts(rules []RoutingRule) []string {
 	var out []string
 	for _, r := range rules {
-		out = append(out, string(r.Resolve)+" "+r.Prefix.String()+" "+r.Origin.String())
+		out = append(out, string(r.Resolve)+" "+r.subnet()+" "+r.Origin.String())
 	}
 	return out
 }

@@ -120,7 +120,7 @@ func (k Key) setFromText(s *v1alpha1.Settings, text string) error {
 	if len(errs) > 0 {
 		return errs[0].err
 	}
-	*k.field(s).(*[]string) = normal
+	k.setList(s, normal)
 	return nil
 }
 
@@ -138,6 +138,9 @@ func (l *Layer) normal() (v1alpha1.Settings, error) {
 	for _, k := range keys {
 		if k.Type.IsList() {
 			problems = append(problems, l.normalList(k, &out)...)
+			if len(k.list(&out)) > 0 && k.PolicyOnly() && l.Source != SourcePolicy && l.Source != "" {
+				problems = append(problems, &SettingError{l.origin(k.Path).Position, k.Path, "only a Policy of the cluster can enforce; here it has no meaning"})
+			}
 			continue
 		}
 		text := k.text(&l.Settings)
@@ -154,7 +157,7 @@ func (l *Layer) normal() (v1alpha1.Settings, error) {
 }
 
 func (l *Layer) normalList(k Key, out *v1alpha1.Settings) (problems []error) {
-	list := *k.field(&l.Settings).(*[]string)
+	list := k.list(&l.Settings)
 	if list == nil {
 		return nil
 	}
@@ -163,6 +166,6 @@ func (l *Layer) normalList(k Key, out *v1alpha1.Settings) (problems []error) {
 		key := entryKey(k.Path, e.index)
 		problems = append(problems, &SettingError{l.origin(key, k.Path).Position, key, e.err.Error()})
 	}
-	*k.field(out).(*[]string) = normal
+	k.setList(out, normal)
 	return problems
 }

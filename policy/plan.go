@@ -52,6 +52,10 @@ type Plan struct {
 	Rules PlannedRules `json:"rules"`
 	// Conflicts are all overlaps of a cluster subnet with a route of somebody else, settled or not.
 	Conflicts []Conflict `json:"conflicts"`
+	// Yielded are the wanted addresses that others keep, by a setting or because nothing settles who
+	// gets them, as few prefixes as possible. Names that resolve into them are withheld, and
+	// connections into them that went through the tunnel are reset.
+	Yielded []netip.Prefix `json:"yielded"`
 	// Protected are those protected prefixes that would otherwise have gone through the tunnel.
 	Protected []Protected `json:"protected"`
 	// Warnings are sentences for people: what could not be read, what is less than was asked for.
@@ -112,12 +116,7 @@ func (p Plan) Unsettled() []Conflict {
 // NewPlan decides. It never fails: what cannot be had is left out, and a conflict or a warning says so.
 func NewPlan(in Input) Plan {
 	v := newView(in.Facts, in.Own)
-	wanted := wants(in.Cluster, in.Settings)
-	interest := interest(wanted, in.Overlay)
-	claims := v.claims(interest)
-	protected := v.protected(in.Protected, claims, interest)
-
-	s := newSweep(v, wanted, in, claims, protected)
+	s, claims := v.sweep(in)
 	s.run()
 	tunnel := s.tunnel
 
@@ -125,7 +124,8 @@ func NewPlan(in Input) Plan {
 		AllowedIPs: tunnel.prefixes(),
 		Routes:     s.planned(),
 		Conflicts:  s.conflicts(),
-		Protected:  s.effective(protected),
+		Yielded:    joined(s.open, s.yielded).prefixes(),
+		Protected:  s.effective(s.protect),
 		Warnings:   slices.Clone(in.Facts.Warnings),
 	}
 	p.Rules.V4 = v.rule(IPv4, claims, tunnel)
@@ -135,6 +135,15 @@ func NewPlan(in Input) Plan {
 	p.Warnings = append([]string{}, slices.Compact(p.Warnings)...)
 	p.Trace = []string{p.trace(IPv4, p.Rules.V4), p.trace(IPv6, p.Rules.V6)}
 	return p
+}
+
+// sweep returns a sweep that is ready to run, and the claims it weighs.
+func (v *view) sweep(in Input) (*sweep, map[Family][]claim) {
+	wanted := wants(in.Cluster, in.Settings)
+	interest := interest(wanted, in.Overlay)
+	claims := v.claims(interest)
+	protected := v.protected(in.Protected, claims, interest)
+	return newSweep(v, wanted, in, claims, protected), claims
 }
 
 // interest returns all addresses that may go through the tunnel.

@@ -69,6 +69,32 @@ var situations = []situation{{
 	conflicts: `10.130.0.0/16 inside 10.0.0.0/8 tun0 allowed
 		10.132.0.0/16 inside 10.0.0.0/8 tun0 kept`,
 }, {
+	name: "the same, all left to the VPN", cluster: lab, flags: []string{"--on-conflict=yield"},
+	host: office + "link tun0 tun p2p\n10.0.0.0/8 dev tun0",
+	conflicts: `10.130.0.0/16 inside 10.0.0.0/8 tun0 yielded
+		10.132.0.0/16 inside 10.0.0.0/8 tun0 yielded`,
+}, {
+	name: "services taken by their symbol, the rest left", cluster: lab, flags: []string{"--on-conflict=yield", "--allow-conflicting-subnets=service"},
+	host:    office + "link tun0 tun p2p\n10.0.0.0/8 dev tun0",
+	allowed: "10.130.0.0/16", routes: "10.130.0.0/16", v4: 32765,
+	conflicts: `10.130.0.0/16 inside 10.0.0.0/8 tun0 allowed
+		10.132.0.0/16 inside 10.0.0.0/8 tun0 yielded`,
+}, {
+	name: "all taken, one slice of the pods left", cluster: lab, flags: []string{"--conflict=all=allow,10.132.64.0/18=yield"},
+	host:    office + "link tun0 tun p2p\n10.0.0.0/8 dev tun0",
+	allowed: "10.130.0.0/16 10.132.0.0/18 10.132.128.0/17", routes: "10.130.0.0/16 10.132.0.0/16 throw 10.132.64.0/18", v4: 32765,
+	conflicts: `10.130.0.0/16 inside 10.0.0.0/8 tun0 allowed
+		10.132.0.0/16 inside 10.0.0.0/8 tun0 allowed`,
+}, {
+	name: "a yield where nobody else routes leaves nothing", cluster: lab, flags: []string{"--conflict=10.132.0.0/16=yield"}, host: office,
+	allowed: "10.130.0.0/16 10.132.0.0/16", routes: "10.130.0.0/16 10.132.0.0/16", v4: 32765,
+}, {
+	name: "of an allow and a yield the more specific counts", cluster: cluster("", "10.132.0.0/16"),
+	flags:   []string{"--allow-conflicting-subnets=10.132.64.0/24", "--conflict=10.132.64.0/18=yield,10.128.0.0/9=allow"},
+	host:    office + "link tun0 tun p2p\n10.132.64.0/18 dev tun0",
+	allowed: "10.132.0.0/18 10.132.64.0/24 10.132.128.0/17", routes: "10.132.0.0/16 throw 10.132.64.0/18 10.132.64.0/24", v4: 32765,
+	conflicts: "10.132.0.0/16 covers 10.132.64.0/18 tun0 allowed",
+}, {
 	name: "half of a subnet allowed", cluster: cluster("10.130.0.0/16"), flags: []string{"--allow-conflicting-subnets=10.130.0.0/17"},
 	host:    office + "link tun0 tun p2p\n10.0.0.0/8 dev tun0",
 	allowed: "10.130.0.0/17", routes: "10.130.0.0/17", v4: 32765,

@@ -115,9 +115,9 @@ func (c checker) print() {
 // addresses checks every interesting address: who has it by the twin, by AllowedIPs, by the routes,
 // and by a kernel that has carried the plan out.
 func (c checker) addresses() {
-	allowed, open := rangesOf(c.plan.AllowedIPs...), c.openSet()
+	allowed, open, left := rangesOf(c.plan.AllowedIPs...), c.openSet(), rangesOf(c.plan.Yielded...)
 	after := newKernel(applied(c.in.Facts, c.plan, c.in.Own))
-	for _, a := range samples(c.in) {
+	for i, a := range samples(c.in) {
 		if c.t.Failed() {
 			return // one address is enough to understand
 		}
@@ -129,11 +129,17 @@ func (c checker) addresses() {
 		if got := c.routed(a); got != want {
 			c.t.Errorf("%s: %v routed into the tunnel is %v, the twin says %v", c.place, a, got, want)
 		}
+		if i%8 == 0 { // an explanation costs a plan
+			c.explained(a, want)
+		}
 		if c.twin.open(a) && !open.overlaps(host) {
 			c.t.Errorf("%s: no conflict reports %v", c.place, a)
 		}
 		if open.overlaps(host) && !c.twin.open(a) && !c.twin.protected(a) {
 			c.t.Errorf("%s: %v is reported as open but is settled", c.place, a)
+		}
+		if got := left.overlaps(host); got != (c.twin.open(a) || c.twin.yielded(a)) {
+			c.t.Errorf("%s: %v is left to others is %v, the twin says open %v, yielded %v", c.place, a, got, c.twin.open(a), c.twin.yielded(a))
 		}
 		for _, p := range ordinaryPackets(a) {
 			before, now := c.twin.k.lookup(p), after.lookup(p)
@@ -143,6 +149,24 @@ func (c checker) addresses() {
 				c.t.Errorf("%s: %+v goes by %+v, before by %+v", c.place, p, now, before)
 			}
 		}
+	}
+}
+
+// explained checks the explanation of one address: the twin's outcome, one reason, and the route that
+// a kernel follows without us.
+func (c checker) explained(a netip.Addr, tunnelled bool) {
+	e := Explain(c.in, a)
+	want := map[Outcome]bool{OutcomeTunnel: tunnelled, OutcomeOpen: c.twin.open(a), OutcomeYielded: c.twin.yielded(a)}
+	for outcome, is := range want {
+		if (e.Outcome == outcome) != is {
+			c.t.Errorf("%s: %v is explained as %s (%s); %s by the twin: %v", c.place, a, e.Outcome, e.Reason, outcome, is)
+		}
+	}
+	if e.Reason == "" {
+		c.t.Errorf("%s: no reason for %v, which is %s", c.place, a, e.Outcome)
+	}
+	if tunnelled != (e.Route.Kind == RouteTunnel) {
+		c.t.Errorf("%s: %v is explained by route %+v, tunnelled %v", c.place, a, e.Route, tunnelled)
 	}
 }
 
@@ -211,15 +235,15 @@ func shuffle[T any](r *rand.Rand, list []T) {
 
 // hints checks that what the report proposes settles everything.
 func (c checker) hints() {
-	open := c.plan.Unsettled()
-	for resolve, prefixes := range map[Resolve][]netip.Prefix{ResolveAllow: toTake(open), ResolveNever: toLeave(open)} {
-		in := c.in
-		in.Settings.Routing = slices.Clone(in.Settings.Routing)
-		for _, p := range prefixes {
-			in.Settings.Routing = append(in.Settings.Routing, RoutingRule{p, resolve, Origin{Source: SourceFlag}})
-		}
+	yield, allow := c.in, c.in
+	yield.Settings.OnConflict = ResolveYield
+	allow.Settings.Routing = slices.Clone(c.in.Settings.Routing)
+	for _, p := range toTake(c.plan.Unsettled()) {
+		allow.Settings.Routing = append(allow.Settings.Routing, RoutingRule{Prefix: p, Resolve: ResolveAllow, Origin: Origin{Source: SourceFlag}})
+	}
+	for name, in := range map[string]Input{"yield": yield, "allow": allow} {
 		if left := NewPlan(in).Unsettled(); len(left) > 0 {
-			c.t.Errorf("%s: after %s of %v there is still %+v", c.place, resolve, prefixes, left)
+			c.t.Errorf("%s: after the hint to %s there is still %+v", c.place, name, left)
 		}
 	}
 }

@@ -141,10 +141,13 @@ func (h randomHost) input() Input {
 	for _, p := range h.prefixes(3) {
 		in.Cluster.Pods = append(in.Cluster.Pods, Subnet{Prefix: p})
 	}
-	for resolve, most := range map[Resolve]int{ResolveAllow: 3, ResolveAlso: 2, ResolveNever: 2} {
+	for resolve, most := range map[Resolve]int{ResolveAllow: 3, ResolveAlso: 2, ResolveNever: 2, ResolveYield: 2} {
 		for _, p := range h.prefixes(most) {
-			in.Settings.Routing = append(in.Settings.Routing, RoutingRule{p, resolve, Origin{SourceFlag, Position{Name: "--" + string(resolve)}}})
+			in.Settings.Routing = append(in.Settings.Routing, RoutingRule{Prefix: p, Resolve: resolve, Origin: Origin{SourceFlag, Position{Name: "--" + string(resolve)}}})
 		}
+	}
+	if h.chance(4) {
+		in.Settings.OnConflict = ResolveYield
 	}
 	for range h.r.IntN(3) {
 		in.Protected = append(in.Protected, ProtectAddr(h.addr(), "API server"))

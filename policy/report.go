@@ -66,7 +66,7 @@ func writeChoices(b *strings.Builder, open []Conflict) {
 	}
 	b.WriteString("\nchoose one:\n")
 	fmt.Fprintf(b, "  %-32s  culvert connect --allow-conflicting-subnets %s\n", "take "+them+" from "+who, joinPrefixes(toTake(open)))
-	fmt.Fprintf(b, "  %-32s  culvert connect --never-proxy %s\n", "leave "+them+" to "+who, joinPrefixes(toLeave(open)))
+	fmt.Fprintf(b, "  %-32s  culvert connect --on-conflict yield\n", "leave "+them+" to "+who)
 	b.WriteString("A team settles it once with routing.allowConflictingSubnets in its Policy.\n")
 }
 
@@ -84,19 +84,6 @@ func toTake(open []Conflict) []netip.Prefix {
 		}
 	}
 	return out
-}
-
-// toLeave returns the prefixes never to be proxied so that nothing is left open. Parts of an
-// also-proxied prefix are named by themselves, since it would beat a shorter one.
-func toLeave(open []Conflict) []netip.Prefix {
-	out := toTake(open)
-	for _, c := range open {
-		if c.Kind == KindAlso {
-			out = append(out, c.Open...)
-		}
-	}
-	slices.SortFunc(out, comparePrefix)
-	return slices.Compact(out)
 }
 
 func joinPrefixes(prefixes []netip.Prefix) string {

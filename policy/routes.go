@@ -53,6 +53,8 @@ func (s *sweep) planned() []PlannedRoute {
 // reason says in a few words why a region has its verdict.
 func (s *sweep) reason(st state) string {
 	switch s.verdict(st) {
+	case notWanted:
+		return "no subnet of the cluster, and not also-proxied"
 	case keepProtected:
 		return "protected: " + s.protect[s.index(st[itemProtect])].Reason
 	case keepNever:
@@ -61,6 +63,8 @@ func (s *sweep) reason(st state) string {
 		return "connected network " + s.claimed(st[itemLAN])
 	case keepOpen:
 		return "kept by " + s.claimed(st[itemClaim])
+	case keepYielded:
+		return fmt.Sprintf("left to %s as %s says", s.claimed(st[itemClaim]), s.yielder(st))
 	}
 	if st[itemOverlay] != 0 {
 		return "the gateway's own address"
@@ -70,6 +74,14 @@ func (s *sweep) reason(st state) string {
 		return fmt.Sprintf("%s, taken from %s as %s allows", w.kind, s.claimed(st[itemClaim]), s.rules[s.index(st[itemAllow])].Origin)
 	}
 	return string(w.kind)
+}
+
+// yielder is who says that addresses in this state are left to others.
+func (s *sweep) yielder(st state) Origin {
+	if st[itemYield] != 0 {
+		return s.rules[s.index(st[itemYield])].Origin
+	}
+	return s.onConflictFrom
 }
 
 // index returns the place of a state's item in the list that its kind stands for.

@@ -14,12 +14,18 @@ const DefaultLookupTimeout = 4 * time.Second
 type Settings struct {
 	// Routing is all of the section routing, as one list of rules.
 	Routing []RoutingRule `json:"routing,omitempty"`
+	// OnConflict is what becomes of overlaps that no rule settles: [ResolveError], also if empty, or
+	// [ResolveYield]; and who said so.
+	OnConflict     Resolve `json:"onConflict,omitempty"`
+	OnConflictFrom Origin  `json:"onConflictFrom,omitzero"`
 	// ServiceSubnets and PodSubnets replace what the gateway discovered; empty means they do not.
 	ServiceSubnets []netip.Prefix `json:"serviceSubnets,omitempty"`
 	PodSubnets     []netip.Prefix `json:"podSubnets,omitempty"`
 	DNS            DNSSettings    `json:"dns"`
 	// MTU is in bytes of the inner IP packet; 0 means it is derived from the route.
 	MTU int `json:"mtu,omitempty"`
+	// Narrowed is what was asked for beyond what the team's Policy enforces, and is not in force.
+	Narrowed []Narrowing `json:"narrowed,omitempty"`
 }
 
 // DNSSettings say which names are asked of the cluster.
@@ -48,31 +54,48 @@ const (
 	ResolveAlso Resolve = "also"
 	// ResolveNever leaves the prefix with the route it has.
 	ResolveNever Resolve = "never"
+	// ResolveYield leaves what others route in the prefix to them; the rest of it is the cluster's.
+	ResolveYield Resolve = "yield"
+	// ResolveError refuses to connect over a conflict. It is a default only, never a rule's.
+	ResolveError Resolve = "error"
 )
 
 // RoutingRule is one prefix and what is to become of it.
 type RoutingRule struct {
-	Prefix  netip.Prefix `json:"prefix"`
+	// Prefix is not valid where Symbol stands for the prefixes.
+	Prefix  netip.Prefix `json:"prefix,omitzero"`
+	Symbol  Symbol       `json:"symbol,omitempty"`
 	Resolve Resolve      `json:"resolve"`
 	Origin  Origin       `json:"origin"`
 }
 
+// takes reports whether a rule of its kind takes something from the host.
+func (r RoutingRule) takes() bool { return r.Resolve == ResolveAllow || r.Resolve == ResolveAlso }
+
+// subnet is the rule's prefix or symbol as it was written.
+func (r RoutingRule) subnet() string {
+	if r.Symbol != "" {
+		return string(r.Symbol)
+	}
+	return r.Prefix.String()
+}
+
 // Without returns the settings without what source would take from the host: its allowed and
 // also-proxied prefixes and its domains. It is how a plan looks before the user agreed to a cluster's
-// Policy. Never-proxied prefixes take nothing and stay.
+// Policy. Never-proxied and yielded prefixes take nothing and stay.
 func (s Settings) Without(source Source) Settings {
 	s.Routing = slices.DeleteFunc(slices.Clone(s.Routing), func(r RoutingRule) bool {
-		return r.Origin.Source == source && r.Resolve != ResolveNever
+		return r.Origin.Source == source && r.takes()
 	})
 	s.DNS.IncludeSuffixes = slices.DeleteFunc(slices.Clone(s.DNS.IncludeSuffixes), func(x Suffix) bool { return x.Origin.Source == source })
 	return s
 }
 
-// rules returns the prefixes of all rules of one kind.
+// rules returns the prefixes of all rules of one kind, symbols left out.
 func (s Settings) rules(want Resolve) []netip.Prefix {
 	var out []netip.Prefix
 	for _, r := range s.Routing {
-		if r.Resolve == want {
+		if r.Resolve == want && r.Symbol == "" {
 			out = append(out, r.Prefix)
 		}
 	}

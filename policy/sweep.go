@@ -31,9 +31,17 @@ type sweep struct {
 	pairs     []pair
 	tunnel    rangeSet // addresses that go through the tunnel
 	open      rangeSet // wanted, but in a conflict that nothing settles
+	yielded   rangeSet // wanted, but in a conflict that is settled in favour of the others
 	never     rangeSet // wanted, but never-proxied
 	sheltered rangeSet // wanted, but protected
 	lan       rangeSet // wanted, but a LAN that no setting names
+
+	// onConflict decides conflicts that no rule settles.
+	onConflict     Resolve
+	onConflictFrom Origin
+
+	asked  netip.Addr // an address whose state is to be kept; invalid for none
+	answer state      // of asked; zero while nothing bears on it
 }
 
 // item is one prefix that bears on the verdict.
@@ -50,6 +58,7 @@ const (
 	itemWant             // wants
 	itemAlso             // wants, again
 	itemAllow            // rules
+	itemYield
 	itemNever
 	itemProtect
 	itemClaim
@@ -91,12 +100,15 @@ const (
 	keepProtected
 	keepNever
 	keepLAN
+	keepYielded
 	keepOpen
 )
 
 func newSweep(v *view, wants []want, in Input, claims map[Family][]claim, protected []Protected) *sweep {
-	s := &sweep{v: v, wants: wants, rules: slices.Clone(in.Settings.Routing), protect: protected}
-	slices.SortFunc(s.rules, compareRules)
+	s := &sweep{
+		v: v, wants: wants, rules: expanded(in.Settings.Routing, wants), protect: protected,
+		onConflict: in.Settings.OnConflict, onConflictFrom: in.Settings.OnConflictFrom,
+	}
 	for i, w := range wants {
 		s.items = append(s.items, item{w.prefix, itemWant, int32(i)})
 		if w.kind == KindAlso {
@@ -112,6 +124,8 @@ func newSweep(v *view, wants []want, in Input, claims map[Family][]claim, protec
 		switch r.Resolve {
 		case ResolveAllow:
 			s.items = append(s.items, item{r.Prefix, itemAllow, int32(i)})
+		case ResolveYield:
+			s.items = append(s.items, item{r.Prefix, itemYield, int32(i)})
 		case ResolveNever:
 			s.items = append(s.items, item{r.Prefix, itemNever, int32(i)})
 		}
@@ -201,11 +215,16 @@ func (s *sweep) region(lo, hi netip.Addr) {
 		s.routes[top.route].used = true
 	}
 	r := netipx.IPRangeFrom(lo, hi)
+	if s.asked.IsValid() && r.Contains(s.asked) {
+		s.answer = top.state
+	}
 	switch s.verdict(top.state) {
 	case toTunnel:
 		s.tunnel = s.tunnel.extended(r)
 	case keepOpen:
 		s.open = s.open.extended(r)
+	case keepYielded:
+		s.yielded = s.yielded.extended(r)
 	case keepNever:
 		s.never = s.never.extended(r)
 	case keepProtected:
@@ -235,12 +254,21 @@ func (s *sweep) verdict(st state) verdict {
 		return keepProtected
 	case st[itemNever] != 0 && s.bits(st[itemNever]) >= s.bits(st[itemAlso]):
 		return keepNever
-	case st[itemClaim] != 0 && st[itemAllow] == 0:
+	case st[itemClaim] != 0 && !s.allows(st):
+		if st[itemYield] != 0 || s.onConflict == ResolveYield {
+			return keepYielded
+		}
 		return keepOpen
 	case st[itemLAN] != 0 && s.bits(st[itemLAN]) > s.bits(st[itemAllow]):
 		return keepLAN
 	}
 	return toTunnel
+}
+
+// allows reports whether a rule lets the cluster take addresses in this state from others: of an allow
+// and a yield the more specific counts.
+func (s *sweep) allows(st state) bool {
+	return st[itemAllow] != 0 && s.bits(st[itemAllow]) > s.bits(st[itemYield])
 }
 
 // bits returns the length of the prefix, as it was written, that a state refers to; -1 if there is none.

@@ -32,7 +32,7 @@ func (w twin) tunnelled(a netip.Addr) bool {
 	switch {
 	case !wanted, w.protected(a), never >= 0 && never >= also:
 		return false
-	case claimed && allow < 0:
+	case claimed && allow <= longest(s.rules(ResolveYield), a):
 		return false
 	}
 	return lan <= allow
@@ -44,7 +44,18 @@ func (w twin) open(a netip.Addr) bool {
 	also, never := longest(s.rules(ResolveAlso), a), longest(s.rules(ResolveNever), a)
 	wanted := also >= 0 || longest(w.in.Cluster.prefixes(), a) >= 0
 	claimed, _ := w.claimed(a)
-	return wanted && !w.protected(a) && (never < 0 || never < also) && claimed && longest(s.rules(ResolveAllow), a) < 0
+	return wanted && !w.protected(a) && (never < 0 || never < also) && claimed && longest(s.rules(ResolveAllow), a) < 0 &&
+		longest(s.rules(ResolveYield), a) < 0 && s.OnConflict != ResolveYield
+}
+
+// yielded reports whether a is wanted and a setting leaves it to others.
+func (w twin) yielded(a netip.Addr) bool {
+	s := w.in.Settings
+	also, never := longest(s.rules(ResolveAlso), a), longest(s.rules(ResolveNever), a)
+	wanted := also >= 0 || longest(w.in.Cluster.prefixes(), a) >= 0
+	claimed, _ := w.claimed(a)
+	yield, allow := longest(s.rules(ResolveYield), a), longest(s.rules(ResolveAllow), a)
+	return wanted && !w.protected(a) && (never < 0 || never < also) && claimed && allow <= yield && (yield >= 0 || s.OnConflict == ResolveYield)
 }
 
 // claimed reports whether some table that an ordinary packet to a may consult has a route for it, and

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -20,9 +21,12 @@ import (
 	"github.com/culvert-dev/culvert/policy/v1alpha1"
 )
 
-// BindFlags adds a flag to fs for every setting.
+// ownKeys returns the settings that a workstation may have of its own.
+func ownKeys() []policy.Key { return slices.DeleteFunc(policy.Keys(), policy.Key.PolicyOnly) }
+
+// BindFlags adds a flag to fs for every setting of the workstation.
 func BindFlags(flags *pflag.FlagSet) {
-	for _, key := range policy.Keys() {
+	for _, key := range ownKeys() {
 		usage := fmt.Sprintf("%s (environment %s, file %s)", firstSentence(key.Doc), key.Env, key.Path)
 		switch {
 		case key.Type.IsList():
@@ -46,7 +50,7 @@ func firstSentence(doc string) string {
 func FromCommand(flags *pflag.FlagSet) (fromFlags, fromEnvironment v1alpha1.Settings, err error) {
 	v := viper.New()
 	flagTree, envTree := map[string]any{}, map[string]any{}
-	for _, key := range policy.Keys() {
+	for _, key := range ownKeys() {
 		if err := errors.Join(v.BindPFlag(key.Path, flags.Lookup(key.Flag)), v.BindEnv(key.Path, key.Env)); err != nil {
 			return fromFlags, fromEnvironment, err
 		}
@@ -68,11 +72,23 @@ func read(v *viper.Viper, key policy.Key) any {
 		for _, part := range v.GetStringSlice(key.Path) { // from the environment, one text
 			out = append(out, strings.FieldsFunc(part, func(r rune) bool { return r == ',' || r == ' ' })...)
 		}
+		if key.Type == policy.TypeConflicts {
+			return conflicts(out)
+		}
 		return append([]string{}, out...)
 	case key.Type == policy.TypeInteger:
 		return v.GetInt32(key.Path)
 	}
 	return v.GetString(key.Path)
+}
+
+// conflicts parts entries SUBNET=RESOLVE; what is wrong with one is told when layers are merged.
+func conflicts(texts []string) []v1alpha1.ConflictRule {
+	out := make([]v1alpha1.ConflictRule, len(texts))
+	for i, text := range texts {
+		out[i].Subnet, out[i].Resolve, _ = strings.Cut(text, "=")
+	}
+	return out
 }
 
 // plant puts value at a dotted path of nested maps.
@@ -189,7 +205,7 @@ func named(s v1alpha1.Settings, name func(policy.Key) string) (policy.Positions,
 		return nil, err
 	}
 	positions := policy.Positions{}
-	for _, key := range policy.Keys() {
+	for _, key := range ownKeys() {
 		section, rest, _ := strings.Cut(key.Path, ".")
 		if _, present := tree[section][rest]; present {
 			positions[key.Path] = policy.Position{Name: name(key)}

@@ -23,13 +23,17 @@ func Example() string {
 	b.WriteString(exampleHead)
 	section := ""
 	for _, key := range policy.Keys() {
-		parent, name, _ := strings.Cut(key.Path, ".")
+		parent, name, inSection := strings.Cut(key.Path, ".")
+		if !inSection {
+			fmt.Fprintf(&b, "\n# %s\n#%s: %s\n", key.Doc, key.Path, key.InFile(key.Example))
+			continue
+		}
 		if parent != section {
 			fmt.Fprintf(&b, "\n#%s:\n", parent)
 			section = parent
 		}
 		fmt.Fprintf(&b, "  # %s\n  # --%s, %s; default %s\n", key.Doc, key.Flag, key.Env, defaultText(key))
-		fmt.Fprintf(&b, "#  %s: %s\n", name, exampleValue(key))
+		fmt.Fprintf(&b, "#  %s: %s\n", name, key.InFile(key.Example))
 	}
 	return b.String()
 }
@@ -39,11 +43,4 @@ func defaultText(key policy.Key) string {
 		return "none"
 	}
 	return key.Default
-}
-
-func exampleValue(key policy.Key) string {
-	if key.Type.IsList() {
-		return "[" + key.Example + "]"
-	}
-	return key.Example
 }

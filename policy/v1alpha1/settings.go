@@ -8,17 +8,33 @@ type Settings struct {
 	Cluster   ClusterSettings   `json:"cluster,omitempty"`
 	DNS       DNSSettings       `json:"dns,omitempty"`
 	Transport TransportSettings `json:"transport,omitempty"`
+	// Enforce are the paths of keys that no other source may loosen, such as
+	// "routing.allowConflictingSubnets". Only a Policy of the cluster has it.
+	Enforce []string `json:"enforce,omitempty"`
 }
 
 // RoutingSettings say which prefixes go through the tunnel.
 type RoutingSettings struct {
 	// AllowConflictingSubnets are prefixes in which the cluster may take addresses from whoever
-	// routes them on the workstation.
+	// routes them on the workstation; the symbols service, pods, also and all stand for the cluster's.
 	AllowConflictingSubnets []string `json:"allowConflictingSubnets,omitempty"`
 	// AlsoProxySubnets are reached through the tunnel although they belong to neither services nor pods.
 	AlsoProxySubnets []string `json:"alsoProxySubnets,omitempty"`
 	// NeverProxySubnets keep the route they had. Of an also and a never the more specific wins.
 	NeverProxySubnets []string `json:"neverProxySubnets,omitempty"`
+	// OnConflict is what becomes of overlaps that nothing else settles: "error" (also if empty) refuses
+	// to connect, "yield" leaves them to the other network.
+	OnConflict string `json:"onConflict,omitempty"`
+	// Conflicts settle overlaps prefix by prefix; the most specific counts.
+	Conflicts []ConflictRule `json:"conflicts,omitempty"`
+}
+
+// ConflictRule settles the overlaps within one prefix.
+type ConflictRule struct {
+	// Subnet is a prefix, or one of the symbols service, pods, also, all.
+	Subnet string `json:"subnet"`
+	// Resolve is "allow", so that the cluster has them, or "yield", so that the other network keeps them.
+	Resolve string `json:"resolve"`
 }
 
 // ClusterSettings override what the gateway discovered.

@@ -1,0 +1,198 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Enforcement only narrows. For each key that the cluster's Policy enforces, what other sources say is
+// cut back to what the Policy itself says:
+//
+//	prefixes that take something      the parts inside those of the Policy
+//	prefixes that are left alone      those of the Policy in any case
+//	onConflict                        the stricter one
+//	names, conflicts                  those within the Policy's; a yield always stands
+//	everything else                   the Policy's
+
+// Narrowing is something asked for that the team's Policy does not let be.
+type Narrowing struct {
+	Key string `json:"key"`
+	// Value is what was asked for, as it would be written.
+	Value string `json:"value"`
+	// Origin is who asked, By the Policy that says no.
+	Origin Origin `json:"origin"`
+	By     Origin `json:"by"`
+}
+
+func (n Narrowing) String() string {
+	return fmt.Sprintf("%s %s (%s) goes beyond what %s enforces and is cut back to that", n.Key, n.Value, n.Origin, n.By.Position)
+}
+
+// enforceable reads a key that can be enforced.
+func enforceable(path string) (string, error) { return oneOf(enforceablePaths()...)(path) }
+
+// enforceablePaths are the keys that a workstation can set at all.
+func enforceablePaths() []string {
+	var out []string
+	for _, k := range keys {
+		if !k.PolicyOnly() {
+			out = append(out, k.Path)
+		}
+	}
+	return out
+}
+
+// findEnforced notes the layer that enforces.
+func (m *merger) findEnforced() {
+	for i := range m.layers {
+		if l := &m.layers[i]; l.Source == SourcePolicy && len(l.Settings.Enforce) > 0 {
+			m.team = l
+		}
+	}
+}
+
+// enforcers is where the list of enforced keys comes from.
+func (m *merger) enforcers() []Origin {
+	if m.team == nil {
+		return []Origin{{Source: SourceDefault}}
+	}
+	return []Origin{m.team.origin("enforce")}
+}
+
+// enforces reports whether the team's Policy enforces a key.
+func (m *merger) enforces(path string) bool {
+	return m.team != nil && slices.ContainsFunc(m.team.Settings.Enforce, func(e string) bool {
+		return strings.TrimPrefix(e, extend) == path
+	})
+}
+
+// narrow records that something is cut back.
+func (m *merger) narrow(path string, e entry) {
+	m.narrowed = append(m.narrowed, Narrowing{path, e.text, e.origin, m.team.origin(path)})
+}
+
+// enforcedScalar returns what is in force of a scalar: value, or the Policy's.
+func (m *merger) enforcedScalar(path, value string) string {
+	if !m.enforces(path) {
+		return value
+	}
+	k, _ := KeyByPath(path)
+	team := k.text(&m.team.Settings)
+	if team == "" {
+		team = k.Default
+	}
+	if value == team || path == "routing.onConflict" && value == string(ResolveError) {
+		return value
+	}
+	m.narrow(path, entry{value, m.from[path][0]})
+	m.from[path] = []Origin{m.team.origin(path)}
+	return team
+}
+
+// enforcedList returns what is in force of a list.
+func (m *merger) enforcedList(path string, entries []entry) []entry {
+	if !m.enforces(path) {
+		return entries
+	}
+	team := m.teamList(path)
+	var out []entry
+	for _, e := range entries {
+		kept := within(path, e, team)
+		if len(kept) != 1 || kept[0].text != e.text {
+			m.narrow(path, e)
+		}
+		out = append(out, kept...)
+	}
+	if path == "routing.neverProxySubnets" || path == "routing.conflicts" {
+		out = append(out, team...)
+	}
+	m.from[path] = append(m.from[path], m.team.origin(path))
+	return distinct(out)
+}
+
+// teamList returns the entries of the enforcing Policy, without what extends or is extended.
+func (m *merger) teamList(path string) []entry {
+	k, _ := KeyByPath(path)
+	var out []entry
+	for j, text := range k.list(&m.team.Settings) {
+		out = append(out, entry{strings.TrimPrefix(text, extend), m.team.origin(entryKey(path, j), path)})
+	}
+	return out
+}
+
+// within returns what of an entry the team's entries let be.
+func within(path string, e entry, team []entry) []entry {
+	switch path {
+	case "routing.neverProxySubnets":
+		return []entry{e}
+	case "routing.conflicts":
+		return conflictWithin(e, team)
+	case "dns.includeSuffixes":
+		if slices.ContainsFunc(team, func(t entry) bool { return e.text == t.text || strings.HasSuffix(e.text, "."+t.text) }) {
+			return []entry{e}
+		}
+		return nil
+	case "dns.namespaces":
+		if slices.ContainsFunc(team, func(t entry) bool { return e.text == t.text }) {
+			return []entry{e}
+		}
+		return nil
+	}
+	return subnetWithin(e, team)
+}
+
+// subnetWithin returns the part of a prefix or symbol inside those of the team.
+func subnetWithin(e entry, team []entry) []entry {
+	var out []entry
+	for _, t := range team {
+		switch {
+		case insideSubnet(e.text, t.text):
+			return []entry{e}
+		case insideSubnet(t.text, e.text):
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// insideSubnet reports whether inner, a prefix or a symbol, is a part of outer for sure.
+func insideSubnet(inner, outer string) bool {
+	if inner == outer || outer == string(SymbolAll) && slices.Contains(symbols, inner) {
+		return true
+	}
+	i, err := netip.ParsePrefix(inner)
+	o, err2 := netip.ParsePrefix(outer)
+	return err == nil && err2 == nil && covers(o, i)
+}
+
+// conflictWithin keeps a yield, and an allow inside an allow of the team's.
+func conflictWithin(e entry, team []entry) []entry {
+	subnet, resolve, _ := strings.Cut(e.text, "=")
+	if resolve == string(ResolveYield) {
+		return []entry{e}
+	}
+	allow := "=" + string(ResolveAllow)
+	var allowed []entry
+	for _, t := range team {
+		if text, ok := strings.CutSuffix(t.text, allow); ok {
+			allowed = append(allowed, entry{text, t.origin})
+		}
+	}
+	kept := subnetWithin(entry{subnet, e.origin}, allowed)
+	for i := range kept {
+		kept[i].text += allow
+	}
+	return kept
+}
+
+// distinct keeps the first of equal entries.
+func distinct(entries []entry) []entry {
+	seen := map[string]bool{}
+	return slices.DeleteFunc(entries, func(e entry) bool {
+		again := seen[e.text]
+		seen[e.text] = true
+		return again
+	})
+}

@@ -1,0 +1,142 @@
+package policy
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// TestEnforceOnlyNarrows: what the team enforces cannot be loosened by the user, but tightened, and
+// what was cut back is said.
+func TestEnforceOnlyNarrows(t *testing.T) {
+	for name, tc := range map[string]struct {
+		user, policy string
+		want         []string
+		onConflict   Resolve
+		narrowed     string // KEY VALUE, joined by commas
+	}{
+		"not enforced: the user decides": {
+			user: "routing: {allowConflictingSubnets: [10.0.0.0/8]}", policy: "routing: {allowConflictingSubnets: [10.128.0.0/9]}",
+			want: []string{"allow 10.0.0.0/8 file file.yaml:1"},
+		},
+		"a wider prefix is cut back to the team's": {
+			user: "routing: {allowConflictingSubnets: [10.0.0.0/8]}", policy: "routing: {allowConflictingSubnets: [10.128.0.0/9]}\nenforce: [routing.allowConflictingSubnets]",
+			want: []string{"allow 10.128.0.0/9 policy policy.yaml:1"}, narrowed: "routing.allowConflictingSubnets 10.0.0.0/8",
+		},
+		"a narrower prefix is the user's right": {
+			user: "routing: {allowConflictingSubnets: [10.130.0.0/16]}", policy: "routing: {allowConflictingSubnets: [10.128.0.0/9]}\nenforce: [routing.allowConflictingSubnets]",
+			want: []string{"allow 10.130.0.0/16 file file.yaml:1"},
+		},
+		"one elsewhere goes": {
+			user: "routing: {allowConflictingSubnets: [172.16.0.0/12, 10.130.0.0/16]}", policy: "routing: {allowConflictingSubnets: [10.128.0.0/9]}\nenforce: [routing.allowConflictingSubnets]",
+			want: []string{"allow 10.130.0.0/16 file file.yaml:1"}, narrowed: "routing.allowConflictingSubnets 172.16.0.0/12",
+		},
+		"nothing is enforced to be allowed": {
+			user: "routing: {allowConflictingSubnets: [all]}", policy: "enforce: [routing.allowConflictingSubnets]",
+			narrowed: "routing.allowConflictingSubnets all",
+		},
+		"a symbol inside all": {
+			user: "routing: {allowConflictingSubnets: [pods]}", policy: "routing: {allowConflictingSubnets: [all]}\nenforce: [routing.allowConflictingSubnets]",
+			want: []string{"allow pods file file.yaml:1"},
+		},
+		"what the team leaves alone stays left alone": {
+			user: "routing: {neverProxySubnets: [10.1.0.0/16]}", policy: "routing: {neverProxySubnets: [10.2.0.0/16]}\nenforce: [routing.neverProxySubnets]",
+			want: []string{"never 10.1.0.0/16 file file.yaml:1", "never 10.2.0.0/16 policy policy.yaml:1"},
+		},
+		"the stricter word counts": {
+			user: "routing: {onConflict: yield}", policy: "enforce: [routing.onConflict]",
+			onConflict: ResolveError, narrowed: "routing.onConflict yield",
+		},
+		"stricter than the team is allowed": {
+			user: "routing: {onConflict: error}", policy: "routing: {onConflict: yield}\nenforce: [routing.onConflict]",
+			onConflict: ResolveError,
+		},
+		"the team's word without the user's": {policy: "routing: {onConflict: yield}\nenforce: [routing.onConflict]", onConflict: ResolveYield},
+		"a yield always stands, an allow inside the team's": {
+			user:   "routing: {conflicts: [{subnet: 10.1.0.0/16, resolve: yield}, {subnet: 10.2.0.0/16, resolve: allow}, {subnet: 10.3.0.0/16, resolve: allow}]}",
+			policy: "routing: {conflicts: [{subnet: 10.2.0.0/15, resolve: allow}, {subnet: 10.4.0.0/16, resolve: yield}]}\nenforce: [routing.conflicts]",
+			want: []string{"yield 10.1.0.0/16 file file.yaml:1", "allow 10.2.0.0/15 policy policy.yaml:1", "allow 10.2.0.0/16 file file.yaml:1",
+				"allow 10.3.0.0/16 file file.yaml:1", "yield 10.4.0.0/16 policy policy.yaml:1"},
+		},
+		"an allow against the team's yield": {
+			user:   "routing: {conflicts: [{subnet: 10.4.0.0/16, resolve: allow}]}",
+			policy: "routing: {conflicts: [{subnet: 10.4.0.0/16, resolve: yield}]}\nenforce: [routing.conflicts]",
+			want:   []string{"yield 10.4.0.0/16 policy policy.yaml:1"}, narrowed: "routing.conflicts 10.4.0.0/16=allow",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _, err := Merge(layer(t, SourceFile, tc.user), layer(t, SourcePolicy, tc.policy))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := ruleTexts(s.Routing); !reflect.DeepEqual(got, tc.want) {
+				t.Errorf("got  %q\nwant %q", got, tc.want)
+			}
+			if tc.onConflict != "" && s.OnConflict != tc.onConflict {
+				t.Errorf("onConflict %q from %s, want %q", s.OnConflict, s.OnConflictFrom, tc.onConflict)
+			}
+			var narrowed []string
+			for _, n := range s.Narrowed {
+				narrowed = append(narrowed, n.Key+" "+n.Value)
+			}
+			if got := strings.Join(narrowed, ","); got != tc.narrowed {
+				t.Errorf("narrowed %q, want %q", got, tc.narrowed)
+			}
+		})
+	}
+}
+
+func TestEnforceOfOtherKeys(t *testing.T) {
+	s, _, err := Merge(
+		layer(t, SourceFile, "dns: {namespaces: [shop, own], includeSuffixes: [corp.example, a.team.example], lookupTimeout: 1s}\ntransport: {mtu: 1400}"),
+		layer(t, SourcePolicy, "dns: {namespaces: [shop], includeSuffixes: [team.example]}\nenforce: [dns.namespaces, dns.includeSuffixes, dns.lookupTimeout, transport.mtu]"),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(s.DNS.Namespaces, ","); got != "shop" {
+		t.Errorf("namespaces %s", got)
+	}
+	if x := s.DNS.IncludeSuffixes; len(x) != 1 || x[0].Name != "a.team.example" {
+		t.Errorf("suffixes %v", x)
+	}
+	if s.DNS.LookupTimeout != DefaultLookupTimeout || s.MTU != 0 {
+		t.Errorf("scalars %v, %d are not the team's", s.DNS.LookupTimeout, s.MTU)
+	}
+	if len(s.Narrowed) != 4 {
+		t.Errorf("narrowed %v", s.Narrowed)
+	}
+}
+
+func TestOnlyAPolicyEnforces(t *testing.T) {
+	_, _, err := Merge(layer(t, SourceFile, "enforce: [transport.mtu]"))
+	if err == nil || !strings.Contains(err.Error(), "file.yaml:1: enforce: only a Policy of the cluster can enforce") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestContradictions: of allow and yield for one subnet the source of higher precedence counts, and
+// within one source the yield.
+func TestContradictions(t *testing.T) {
+	for name, tc := range map[string]struct {
+		file, policy string
+		want         string
+	}{
+		"the user's yield beats the team's allow": {
+			"routing: {conflicts: [{subnet: 10.0.0.0/8, resolve: yield}]}", "routing: {allowConflictingSubnets: [10.0.0.0/8]}", "yield 10.0.0.0/8",
+		},
+		"the user's allow beats the team's yield": {
+			"routing: {allowConflictingSubnets: [pods]}", "routing: {conflicts: [{subnet: pods, resolve: yield}]}", "allow pods",
+		},
+		"one source says both": {
+			"routing: {allowConflictingSubnets: [10.0.0.0/8], conflicts: [{subnet: 10.0.0.0/8, resolve: yield}]}", "", "yield 10.0.0.0/8",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _, err := Merge(layer(t, SourceFile, tc.file), layer(t, SourcePolicy, tc.policy))
+			if err != nil || len(s.Routing) != 1 || string(s.Routing[0].Resolve)+" "+s.Routing[0].subnet() != tc.want {
+				t.Errorf("got %v, %v, want %s", ruleTexts(s.Routing), err, tc.want)
+			}
+		})
+	}
+}
