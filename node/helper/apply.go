@@ -2,7 +2,9 @@ package helper
 
 import (
 	"context"
+	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/culvert-dev/culvert/node/hostnet"
 )
@@ -21,7 +23,7 @@ func (s *session) set(ctx context.Context, state hostnet.State) error {
 
 // handleApply brings network and resolver to a state. The resolver is hooked up last and only if the
 // rest is there, and let go first.
-func (s *session) handleApply(ctx context.Context, state hostnet.State) error {
+func (s *session) handleApply(ctx context.Context, state hostnet.State, now time.Time) error {
 	if s.open.Interface == "" {
 		return refuse("no interface is open")
 	}
@@ -40,11 +42,33 @@ func (s *session) handleApply(ctx context.Context, state hostnet.State) error {
 			return err
 		}
 	}
-	if err := s.set(ctx, state); err != nil {
+	held := s.hold(state, now)
+	if err := s.set(ctx, held); err != nil {
 		return err
 	}
-	s.applied = state
+	s.wanted, s.applied = state, held
 	return s.dns.Set(state.DNS)
+}
+
+// handleReset ends the sockets that were made through the tunnel and lead into prefixes.
+func (s *session) handleReset(prefixes []netip.Prefix) (int, error) {
+	if s.open.Interface == "" {
+		return 0, refuse("no interface is open")
+	}
+	limits, err := LoadLimits(s.Paths.Limits)
+	if err != nil {
+		return 0, err
+	}
+	if err := limits.checkReset(prefixes); err != nil {
+		return 0, err
+	}
+	var sources []netip.Addr
+	for _, p := range s.open.Addresses {
+		sources = append(sources, p.Addr())
+	}
+	n, err := s.Host.DestroySockets(sources, prefixes)
+	s.Log.Info("sockets into prefixes that left the tunnel are ended", "sockets", n, "prefixes", len(prefixes))
+	return n, err
 }
 
 // withoutIPv6 returns what a kernel without IPv6 can do of a state.

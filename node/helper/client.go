@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 
@@ -109,6 +110,19 @@ func (c *Client) Apply(ctx context.Context, s hostnet.State) error {
 	return err
 }
 
+// Reset ends the sockets of this host that speak from one of the interface's addresses to an address
+// in one of the prefixes, TCP and connected UDP, and returns their number. It is for prefixes that
+// were taken from the tunnel, after [Client.Apply] took their routes: new sockets do not get the
+// interface's address any more. The prefixes have to be within the limits and at most 4096. A kernel
+// that cannot end sockets is an error (CONFIG_INET_DIAG_DESTROY); the connection goes on.
+func (c *Client) Reset(ctx context.Context, prefixes []netip.Prefix) (int, error) {
+	if len(prefixes) == 0 {
+		return 0, nil
+	}
+	a, err := c.ask(ctx, request{Type: typeReset, Reset: prefixes})
+	return a.Reset, err
+}
+
 // Close has the helper restore everything and end, and returns what could not be restored. A last
 // that is not nil, a JSON object, is kept at [Paths.LastStatus] until the next start.
 func (c *Client) Close(ctx context.Context, last json.RawMessage) error {
@@ -144,7 +158,7 @@ func (c *Client) ask(ctx context.Context, r request) (answer, error) {
 		}
 		if a.Error != nil {
 			closeAll(a.files)
-			return answer{}, a.Error
+			return answer{response: response{Reset: a.Reset}}, a.Error
 		}
 		return a, nil
 	case <-ctx.Done():

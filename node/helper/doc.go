@@ -16,6 +16,12 @@
 //	guard dies                                ─► helper starts another
 //	all die at once                           ─► next start or "culvert cleanup" repairs
 //
+// What other programs undo is put back as soon as the kernel tells of it, and compared from time to
+// time should it not. With a program that keeps undoing it, or keeps moving its rules in front of
+// ours, there is no war: the helper tries again now and then, and tells the user half of the fight's
+// begin and end ([Contested]). [Client.Reset] ends the sockets that a prefix leaves behind which was
+// taken from the tunnel.
+//
 // A lock on a file in the run directory is held by helper and guard as long as one of them lives; it
 // says whether a connection is running, and makes a second one of the same name impossible.
 //

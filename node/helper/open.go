@@ -49,7 +49,7 @@ func (s *session) openInterface(ctx context.Context, r OpenRequest, d *descripto
 	if err := s.set(ctx, state); err != nil {
 		return err
 	}
-	s.open, s.applied = state, state
+	s.open, s.wanted, s.applied = state, state, state
 	uapi := s.Paths.uapiSocket(state.Interface)
 	s.journal.Sockets = []string{uapi}
 	if err := s.store.Save(s.journal); err != nil {
@@ -58,7 +58,11 @@ func (s *session) openInterface(ctx context.Context, r OpenRequest, d *descripto
 	if err := d.listenUAPI(uapi); err != nil {
 		return err
 	}
-	return d.listenDNS(ctx, addrs)
+	if err := s.listenDNS(ctx, d, addrs); err != nil {
+		return err
+	}
+	s.startWatch()
+	return nil
 }
 
 // createTUN creates the interface of that name, or chooses one.

@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-
 	"net/netip"
+	"time"
 
 	"github.com/culvert-dev/culvert/dns/hostdns"
 	"github.com/culvert-dev/culvert/node/hostnet"
@@ -32,6 +32,7 @@ const (
 	typeHello = "hello"
 	typeOpen  = "open"
 	typeApply = "apply"
+	typeReset = "reset"
 	typeClose = "close"
 )
 
@@ -42,6 +43,8 @@ type request struct {
 	Type    string         `json:"type"`
 	Open    *OpenRequest   `json:"open,omitempty"`
 	State   *hostnet.State `json:"state,omitempty"`
+	// Reset goes with reset: at least one prefix and at most maxRoutes.
+	Reset []netip.Prefix `json:"reset,omitempty"`
 	// Last goes with close: a JSON object of at most maxLast bytes for Paths.LastStatus.
 	Last json.RawMessage `json:"last,omitempty"`
 }
@@ -64,7 +67,9 @@ type response struct {
 	Error   *Error  `json:"error,omitempty"`
 	Hello   *Hello  `json:"hello,omitempty"`
 	Opened  *opened `json:"opened,omitempty"`
-	Event   *Event  `json:"event,omitempty"`
+	// Reset is the number of sockets ended, also beside an Error.
+	Reset int    `json:"reset,omitempty"`
+	Event *Event `json:"event,omitempty"`
 	// Files say what the descriptors that came along are, in their order.
 	Files []fileRole `json:"files,omitempty"`
 }
@@ -92,7 +97,35 @@ type Event struct {
 	// Host is the host's own resolver configuration, when that has changed; its servers are the
 	// upstreams now.
 	Host *hostdns.Config `json:"host,omitempty"`
+	// Contested says that another program fights for the host's network, or that it no longer does.
+	Contested *Contested `json:"contested,omitempty"`
 }
+
+// Contested is a fight with another program which the helper does not join in: it tries again every
+// RetryEvery, until nothing was undone for as long. One of each kind at most is under way.
+type Contested struct {
+	Kind Contest `json:"kind"`
+	// What the other program does, to follow "another program": "keeps undoing ...".
+	What string `json:"what"`
+	// Since is when the helper gave way first.
+	Since time.Time `json:"since"`
+	// RetryEvery is the pause between two tries.
+	RetryEvery time.Duration `json:"retryEvery"`
+	// Over says that the fight has ended, and everything is as asked for.
+	Over bool `json:"over,omitempty"`
+}
+
+// Contest is a kind of fight.
+type Contest string
+
+const (
+	// ContestUndone: something of ours is removed or changed again and again. Between two tries it is
+	// as the other program leaves it.
+	ContestUndone Contest = "undone"
+	// ContestOvertaken: a rule of ours was asked to move further forward again and again, as one does
+	// whom another program overtakes each time. Between two tries it stays behind the other.
+	ContestOvertaken Contest = "overtaken"
+)
 
 // fileRole says what a descriptor is.
 type fileRole string
@@ -198,13 +231,14 @@ func parseRequest(body []byte) (request, error) {
 	if req.Version != protocolVersion {
 		return request{}, fmt.Errorf("request of protocol version %d, this helper speaks %d", req.Version, protocolVersion)
 	}
-	wantOpen, wantState := req.Type == typeOpen, req.Type == typeApply
+	wantOpen, wantState, wantReset := req.Type == typeOpen, req.Type == typeApply, req.Type == typeReset
 	switch req.Type {
-	case typeHello, typeOpen, typeApply, typeClose:
+	case typeHello, typeOpen, typeApply, typeReset, typeClose:
 	default:
 		return request{}, fmt.Errorf("request of unknown type %q", req.Type)
 	}
-	if wantOpen != (req.Open != nil) || wantState != (req.State != nil) || req.Last != nil && !isLast(req) {
+	if wantOpen != (req.Open != nil) || wantState != (req.State != nil) || wantReset != (req.Reset != nil) ||
+		wantReset && len(req.Reset) == 0 || req.Last != nil && !isLast(req) {
 		return request{}, fmt.Errorf("request %q has the wrong parts", req.Type)
 	}
 	return req, nil

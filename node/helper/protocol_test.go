@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -38,6 +39,10 @@ func TestReadRequest(t *testing.T) {
 		"two objects":                 {frame(`{"version":1,"type":"hello"}{}`), "follows"},
 		"open without its part":       {frame(`{"version":1,"type":"open"}`), "wrong parts"},
 		"hello with a state":          {frame(`{"version":1,"type":"hello","state":{}}`), "wrong parts"},
+		"reset":                       {frame(`{"version":1,"id":1,"type":"reset","reset":["10.130.0.0/16","fd10::/64"]}`), ""},
+		"reset of nothing":            {frame(`{"version":1,"id":1,"type":"reset","reset":[]}`), "wrong parts"},
+		"reset without its part":      {frame(`{"version":1,"id":1,"type":"reset"}`), "wrong parts"},
+		"hello with prefixes":         {frame(`{"version":1,"id":1,"type":"hello","reset":[]}`), "wrong parts"},
 		"close with a last status":    {frame(`{"version":1,"id":1,"type":"close","last":{"why":"quit"}}`), ""},
 		"hello with a last status":    {frame(`{"version":1,"id":1,"type":"hello","last":{}}`), "wrong parts"},
 		"a last status that is none":  {frame(`{"version":1,"id":1,"type":"close","last":"x"}`), "wrong parts"},
@@ -66,7 +71,10 @@ func TestOrderlyEndIsEOF(t *testing.T) {
 // trip, and what passes the checks has to be within every bound.
 func FuzzRequest(f *testing.F) {
 	open, state := fine()
-	for _, r := range []request{{Type: typeHello}, {Type: typeClose}, {Type: typeOpen, Open: &open}, {Type: typeApply, State: &state}} {
+	reset := []netip.Prefix{netip.MustParsePrefix("10.130.0.0/16"), netip.MustParsePrefix("fd10::/64")}
+	for _, r := range []request{
+		{Type: typeHello}, {Type: typeClose}, {Type: typeOpen, Open: &open}, {Type: typeApply, State: &state}, {Type: typeReset, Reset: reset},
+	} {
 		r.Version = protocolVersion
 		data, err := encode(r)
 		if err != nil {
@@ -76,6 +84,8 @@ func FuzzRequest(f *testing.F) {
 	}
 	f.Add(frame(`{"version":1,"type":"close","last":{ "<": 1 }}`))
 	f.Add(frame(`{"version":1,"type":"apply","state":{"routes":[{"prefix":"0.0.0.0/0"}]}}`))
+	f.Add(frame(`{"version":1,"type":"reset","reset":["0.0.0.0/0"]}`))
+	f.Add(frame(`{"version":1,"type":"hello","reset":[]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		req, err := readRequest(bytes.NewReader(data))
 		if err != nil {
@@ -98,6 +108,11 @@ func FuzzRequest(f *testing.F) {
 		if req.State != nil {
 			checkAccepted(t, *req.State, state)
 		}
+		if req.Type == typeReset && (Limits{}).checkReset(req.Reset) == nil {
+			for _, p := range req.Reset {
+				checkPrivate(t, p)
+			}
+		}
 	})
 }
 
@@ -110,18 +125,28 @@ func checkAccepted(t *testing.T, s, open hostnet.State) {
 		t.Errorf("accepted %+v", s)
 	}
 	for _, r := range s.Routes {
-		a := r.Prefix.Addr()
-		if r.Prefix.Bits() == 0 || !r.Throw && (a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || r.Prefix.Bits() < 8) {
+		if r.Prefix.Bits() == 0 {
 			t.Errorf("accepted route %v", r)
 		}
-		if private := a.IsPrivate() || a.Is4() && (a.As4()[0] == 100 || a.As4()[0] >= 240); !r.Throw && !private {
-			t.Errorf("accepted public route %v", r)
+		if !r.Throw {
+			checkPrivate(t, r.Prefix)
 		}
 	}
 	for _, d := range s.DNS.Search {
 		if strings.ContainsAny(d, " \n\r\t#;\x00") {
 			t.Errorf("accepted domain %q", d)
 		}
+	}
+}
+
+// checkPrivate checks by other means that a prefix is one that may be a cluster's without root's word.
+func checkPrivate(t *testing.T, p netip.Prefix) {
+	a := p.Addr()
+	if a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || p.Bits() < 8 {
+		t.Errorf("accepted %v", p)
+	}
+	if private := a.IsPrivate() || a.Is4() && (a.As4()[0] == 100 || a.As4()[0] >= 240); !private {
+		t.Errorf("accepted public prefix %v", p)
 	}
 }
 

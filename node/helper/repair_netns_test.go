@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/culvert-dev/culvert/node/hostnet"
 )
 
 // guardPID finds the guard of a helper: its only child.
@@ -179,13 +181,99 @@ func TestWhatOtherProgramsUndoIsPutBack(t *testing.T) {
 		"ip link set culvert0 mtu 1300",
 	} {
 		connected := snapshot(t)
+		sendSignal(t, c.HelperPID, unix.SIGSTOP) // it would be faster than the look
 		sh(t, line)
-		if snapshot(t) == connected {
+		changed := snapshot(t) != connected
+		sendSignal(t, c.HelperPID, unix.SIGCONT)
+		if !changed {
 			t.Fatalf("%s changes nothing", line)
 		}
 		equalWithin(t, connected, resyncEvery+2*time.Second)
 	}
 	c.command(t, "close")
+	restoredWithin(t, before, time.Second)
+}
+
+// TestKernelTellsOfWhatOthersUndo measures how long the host is without what another program removed.
+func TestKernelTellsOfWhatOthersUndo(t *testing.T) {
+	before := snapshot(t)
+	client := serveInProcess(t)
+	open, state := testState("1")
+	opened, err := client.Open(t.Context(), open)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Close()
+	state.Interface = opened.Interface
+	if err := client.Apply(t.Context(), state); err != nil {
+		t.Fatal(err)
+	}
+	host, closeHost, err := hostnet.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeHost()
+	scope := hostnet.Scope{Interface: opened.Interface, Name: DefaultName}
+	var worst time.Duration
+	for _, line := range []string{
+		"ip rule del priority 5000 lookup 7830",
+		"ip -6 rule flush", // all of them, also the host's own
+		"ip route flush table 7830",
+		"ip link set culvert0 down",
+		"ip address del 245.1.2.10/32 dev culvert0",
+		"nft delete table inet culvert_culvert0",
+	} {
+		began := time.Now()
+		sh(t, line)
+		eventually(t, resyncEvery/2, "put back after "+line, func() bool {
+			actual, err := host.Read(scope)
+			return err == nil && len(hostnet.Plan(scope, state, actual)) == 0
+		})
+		took := time.Since(began)
+		t.Logf("%v: %s", took, line)
+		worst = max(worst, took)
+	}
+	t.Logf("put back within %v at worst, the removing command included", worst)
+	sh(t, "ip -6 rule add priority 32766 lookup main")
+	client.Disconnect()
+	restoredWithin(t, before, time.Second)
+}
+
+// TestProgramThatKeepsRemovingOurRule ends in a condition that the user half hears of.
+func TestProgramThatKeepsRemovingOurRule(t *testing.T) {
+	before := snapshot(t)
+	client := serveInProcess(t)
+	open, state := testState("1")
+	opened, err := client.Open(t.Context(), open)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Close()
+	state.Interface = opened.Interface
+	if err := client.Apply(t.Context(), state); err != nil {
+		t.Fatal(err)
+	}
+	removed := 0
+	for told := false; !told; {
+		select {
+		case e := <-client.Events():
+			told = e.Contested != nil && !e.Contested.Over
+			if told && (e.Contested.Kind != ContestUndone || e.Contested.What != "keeps undoing the IPv4 rule at priority 5000") {
+				t.Errorf("told %+v", e.Contested)
+			}
+		default:
+			if exec.Command("ip", "rule", "del", "priority", "5000", "lookup", "7830").Run() == nil {
+				removed++
+			}
+		}
+		if removed > 3*putBackBurst {
+			t.Fatalf("put back %d times and still fighting", removed)
+		}
+	}
+	if removed != putBackBurst+1 {
+		t.Errorf("gave way after %d removals, want %d", removed, putBackBurst+1)
+	}
+	client.Disconnect()
 	restoredWithin(t, before, time.Second)
 }
 

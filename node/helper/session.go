@@ -8,11 +8,10 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"github.com/culvert-dev/culvert/dns/hostdns"
 	"github.com/culvert-dev/culvert/internal/version"
@@ -25,12 +24,12 @@ const (
 	watchEvery = 500 * time.Millisecond
 	// writeTimeout bounds how long a user half that does not read holds the helper up.
 	writeTimeout = 5 * time.Second
-	// resyncEvery is how often the network is compared with what was asked for: one millisecond of
-	// work, also on a host with 100,000 routes.
+	// resyncEvery is how often the network is compared with what was asked for, should the kernel not
+	// tell of a change: one millisecond of work, also on a host with 100,000 routes.
 	resyncEvery = 2 * time.Second
-	// What other programs undo is put back this often at most.
-	putBackEvery = 10 * time.Second
-	putBackBurst = 6
+	// settleFor is how long changes that the kernel tells of are collected before a comparison: who
+	// removes one rule often removes the next, and our own changes are told of as well.
+	settleFor = 20 * time.Millisecond
 	// guardPause is the least time between two guards, so that one that cannot start costs little.
 	guardPause = time.Second
 )
@@ -51,27 +50,43 @@ type Options struct {
 	// Idle is called when requests were carried out and some time has passed. Optional.
 	Idle func()
 	Log  *slog.Logger
+
+	// listenDNS replaces the binding of the resolver's sockets, which needs the kernel; for tests.
+	listenDNS func(context.Context, *descriptors, []netip.Prefix) error
 }
 
 // Run serves one user half until that ends, asks for it, or ctx is cancelled, and then restores
 // everything. It returns what could not be restored; the journal stays in that case.
 func Run(ctx context.Context, o Options) error {
-	bootID, err := journal.BootID()
+	s, err := newSession(o)
 	if err != nil {
 		return err
+	}
+	return s.run(ctx)
+}
+
+// newSession returns a session that has changed nothing yet.
+func newSession(o Options) (*session, error) {
+	bootID, err := journal.BootID()
+	if err != nil {
+		return nil, err
 	}
 	s := &session{
 		Options: o,
 		store:   o.Paths.journals(),
 		journal: &journal.Journal{Name: o.Name, BootID: bootID},
-		putBack: rate.NewLimiter(rate.Every(putBackEvery), putBackBurst),
+		repairs: newContest(ContestUndone),
+		forward: newContest(ContestOvertaken),
+	}
+	if s.listenDNS == nil {
+		s.listenDNS = func(ctx context.Context, d *descriptors, addrs []netip.Prefix) error { return d.listenDNS(ctx, addrs) }
 	}
 	s.Paths = o.Paths.withDefaults()
 	s.dns = &hostdns.Manager{
 		Name: o.Name, Path: s.Paths.ResolvConf, Log: o.Log,
 		Journal: s.journalResolver, Lookup: s.Paths.hooked,
 	}
-	return s.run(ctx)
+	return s, nil
 }
 
 // session is one connection on the root side. Its fields belong to the goroutine of run.
@@ -81,10 +96,14 @@ type session struct {
 	journal  *journal.Journal
 	dns      *hostdns.Manager
 	open     hostnet.State // the interface as opened; zero before
-	applied  hostnet.State // what was last asked for and reached; zero before open
+	wanted   hostnet.State // what was last asked for and could be made; zero before open
+	applied  hostnet.State // the same but for rules that are held back; what the host is kept at
 	synced   time.Time     // when the network was last compared with applied
-	putBack  *rate.Limiter
-	idle     bool // nothing was asked for since Idle was called
+	repairs  contest       // with whoever undoes what is applied
+	forward  contest       // with whoever moves in front of our rules
+	changed  <-chan struct{}
+	unwatch  func() // ends what signals changed; nil while the interface is not open
+	idle     bool   // nothing was asked for since Idle was called
 	guardPID int
 }
 
@@ -156,7 +175,8 @@ func (closeAsked) Error() string { return "the user half asked for it" }
 // serve handles requests, the guard's end and the resolver file's changes, and returns why it ended.
 func (s *session) serve(ctx context.Context, requests <-chan request) error {
 	guard, started := s.startGuard(), time.Now()
-	var again <-chan time.Time // when to start the next guard
+	var again <-chan time.Time   // when to start the next guard
+	var settled <-chan time.Time // when to compare the network; nil while the kernel tells of nothing
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for {
@@ -169,6 +189,15 @@ func (s *session) serve(ctx context.Context, requests <-chan request) error {
 		case <-again:
 			s.Log.Warn("the guard has ended; starting another")
 			guard, started = s.startGuard(), time.Now()
+		case <-s.changed:
+			if settled == nil && !s.repairs.contested() {
+				settled = time.After(settleFor)
+			}
+		case now := <-settled:
+			settled = nil
+			if _, err := s.compare(ctx, now); err != nil {
+				return err
+			}
 		case now := <-tick.C:
 			s.watch(now)
 			if err := s.resync(ctx, now); err != nil {
@@ -213,7 +242,9 @@ func (s *session) handle(ctx context.Context, req request) error {
 	case typeOpen:
 		resp.Opened, resp.Files, files, err = s.handleOpen(ctx, *req.Open)
 	case typeApply:
-		err = s.handleApply(ctx, *req.State)
+		err = s.handleApply(ctx, *req.State, time.Now())
+	case typeReset:
+		resp.Reset, err = s.handleReset(req.Reset)
 	}
 	defer closeAll(files)
 	if err != nil {
@@ -231,7 +262,11 @@ func (s *session) reply(r response, files ...*os.File) error {
 
 // restore undoes everything and leaves the session as it began.
 func (s *session) restore() error {
-	s.open, s.applied = hostnet.State{}, hostnet.State{}
+	if s.unwatch != nil {
+		s.unwatch()
+		s.changed, s.unwatch = nil, nil
+	}
+	s.open, s.wanted, s.applied = hostnet.State{}, hostnet.State{}, hostnet.State{}
 	if s.journal.Empty() {
 		return nil
 	}

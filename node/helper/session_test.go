@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,6 +55,10 @@ func (f *fakeHost) Read(hostnet.Scope) (hostnet.Actual, error) {
 func (f *fakeHost) Marked() ([]hostnet.Scope, error) { return nil, nil }
 func (f *fakeHost) HasIPv6() bool                    { return true }
 
+func (f *fakeHost) Watch(hostnet.Scope) (<-chan struct{}, func(), error) { return nil, func() {}, nil }
+
+func (f *fakeHost) DestroySockets([]netip.Addr, []netip.Prefix) (int, error) { return 0, nil }
+
 func (f *fakeHost) Do(c hostnet.Change) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -70,7 +75,7 @@ func (f *fakeHost) Do(c hostnet.Change) error {
 
 // served is a helper that runs as a goroutine, on a fake host and in a directory of its own.
 type served struct {
-	host  *fakeHost
+	host  *fakeHost // nil if it is another one
 	paths Paths
 	end   *net.UnixConn // the user half's
 	done  chan error
@@ -78,20 +83,28 @@ type served struct {
 
 func serve(t *testing.T, name string, host *fakeHost) *served {
 	t.Helper()
-	dir := t.TempDir()
-	s := &served{host: host, done: make(chan error, 1), paths: Paths{
-		StateDir: filepath.Join(dir, "state"), RunDir: filepath.Join(dir, "run"), UAPIDir: filepath.Join(dir, "uapi"),
-		ResolvConf: filepath.Join(dir, "resolv.conf"), Limits: filepath.Join(dir, "limits.yaml"),
-	}}
+	s := serveOptions(t, Options{Name: name, Host: host, Paths: pathsIn(t), Log: discard})
+	s.host = host
+	return s
+}
+
+// serveHost serves on a host in memory, without the resolver's sockets.
+func serveHost(t *testing.T, host hostnet.Host, paths Paths) *served {
+	t.Helper()
+	return serveOptions(t, Options{Name: DefaultName, Host: host, Paths: paths, Log: discard, listenDNS: noSockets})
+}
+
+// serveOptions runs a helper on a socketpair of its own.
+func serveOptions(t *testing.T, o Options) *served {
+	t.Helper()
+	s := &served{done: make(chan error, 1), paths: o.Paths}
 	pair, err := socketPair("helper")
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.end = unixConn(t, pair[1])
-	conn := unixConn(t, pair[0])
-	go func() {
-		s.done <- Run(context.Background(), Options{Name: name, Conn: conn, Host: host, Paths: s.paths, Log: discard})
-	}()
+	o.Conn = unixConn(t, pair[0])
+	go func() { s.done <- Run(context.Background(), o) }()
 	t.Cleanup(func() {
 		_ = s.end.Close()
 		if s.done != nil {
@@ -203,6 +216,9 @@ func TestRefusedRequestsKeepTheSession(t *testing.T) {
 		t.Errorf("%v, want a refusal", err)
 	}
 	if err := c.Apply(t.Context(), state); !errors.Is(err, ErrRefused) {
+		t.Errorf("%v, want a refusal", err)
+	}
+	if _, err := c.Reset(t.Context(), []netip.Prefix{netip.MustParsePrefix("10.130.0.0/16")}); !errors.Is(err, ErrRefused) {
 		t.Errorf("%v, want a refusal", err)
 	}
 	hello, err := c.Ping(t.Context())

@@ -146,6 +146,19 @@ func (l Limits) checkRoutes(routes []hostnet.Route) error {
 	return nil
 }
 
+// checkReset wants prefixes that could have been routed through the tunnel.
+func (l Limits) checkReset(prefixes []netip.Prefix) error {
+	if len(prefixes) == 0 || len(prefixes) > maxRoutes {
+		return refuse("%d prefixes to end the sockets into: 1 to %d are possible", len(prefixes), maxRoutes)
+	}
+	for _, p := range prefixes {
+		if err := l.allows(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // checkRoute checks one route.
 func (l Limits) checkRoute(r hostnet.Route) error {
 	if !r.Throw {

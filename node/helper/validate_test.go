@@ -198,6 +198,36 @@ func manyRoutes(s *hostnet.State) {
 	}
 }
 
+func TestReset(t *testing.T) {
+	many := func(n int) (out []netip.Prefix) {
+		for i := range n {
+			out = append(out, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 32))
+		}
+		return out
+	}
+	for name, row := range map[string]struct {
+		prefixes []netip.Prefix
+		fine     bool
+	}{
+		"of both families":    {[]netip.Prefix{netip.MustParsePrefix("10.130.0.0/16"), netip.MustParsePrefix("fd10::/64")}, true},
+		"as many as possible": {many(maxRoutes), true},
+		"too many":            {many(maxRoutes + 1), false},
+		"none":                {nil, false},
+		"everything":          {[]netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}, false},
+		"a public one":        {[]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("8.8.8.0/24")}, false},
+		"loopback":            {[]netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}, false},
+		"with host bits":      {[]netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")}, false},
+		"no prefix":           {[]netip.Prefix{{}}, false},
+	} {
+		if err := (Limits{}).checkReset(row.prefixes); (err == nil) != row.fine || err != nil && !errors.Is(err, ErrRefused) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := encode(request{Type: typeReset, Reset: many(maxRoutes)}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestMostRoutesAndMarksFitInAMessage(t *testing.T) {
 	_, s := fine()
 	s.Routes = nil

@@ -1,12 +1,9 @@
 package helper
 
 import (
-	"context"
-	"fmt"
 	"time"
 
 	"github.com/culvert-dev/culvert/dns/hostdns"
-	"github.com/culvert-dev/culvert/node/hostnet"
 )
 
 // watch looks at the resolver file and tells the user half about changed upstreams.
@@ -17,9 +14,7 @@ func (s *session) watch(now time.Time) {
 	}
 	if changed {
 		s.Log.Info("the host's resolvers have changed", "servers", host.Servers)
-		if err := s.reply(response{Event: &Event{Host: &host}}); err != nil {
-			s.Log.Warn("the user half does not take events", "err", err)
-		}
+		s.tell(Event{Host: &host})
 	}
 }
 
@@ -29,36 +24,9 @@ func (s *session) journalResolver(r *hostdns.Record) error {
 	return s.store.Save(s.journal)
 }
 
-// resync puts back what other programs undid: systemd-networkd removes rules that are not its own, a
-// firewall that reloads flushes all tables. It gives way for a while to one that does so again and
-// again. An interface that was removed is not made again; the error ends the session.
-func (s *session) resync(ctx context.Context, now time.Time) error {
-	if s.applied.Interface == "" || now.Sub(s.synced) < resyncEvery {
-		return nil
+// tell sends an event.
+func (s *session) tell(e Event) {
+	if err := s.reply(response{Event: &e}); err != nil {
+		s.Log.Warn("the user half does not take events", "err", err)
 	}
-	s.synced = now
-	actual, err := s.Host.Read(s.scope())
-	if err != nil {
-		s.Log.Warn("the network cannot be compared with what it should be", "err", err)
-		return nil
-	}
-	changes := hostnet.Plan(s.scope(), s.applied, actual)
-	if len(changes) == 0 {
-		if !s.idle && s.Idle != nil {
-			s.idle = true
-			s.Idle()
-		}
-		return nil
-	}
-	if !s.putBack.AllowN(now, 1) {
-		return nil
-	}
-	if actual.Link == nil {
-		return fmt.Errorf("%s: %w", s.applied.Interface, hostnet.ErrGone)
-	}
-	s.Log.Warn("another program changed the tunnel's network; putting it back", "changes", len(changes), "first", changes[0].String())
-	if err := s.set(ctx, s.applied); err != nil {
-		s.Log.Warn("not all of it could be put back", "err", err)
-	}
-	return nil
 }

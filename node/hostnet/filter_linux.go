@@ -155,7 +155,7 @@ func readFilter(iface string) (version string, exists bool, err error) {
 		}
 	}
 	if whole == len(filterHooks) {
-		version = filterVersion
+		version = FilterVersion
 	}
 	return version, true, nil
 }

@@ -61,10 +61,7 @@ func (h *linuxHost) Do(c Change) error {
 	case AddRule:
 		return unlessIs(h.nl.RuleAdd(rule(c)), unix.EEXIST)
 	case DeleteRule:
-		// The kernel deletes the oldest rule that has what is asked for, and one without a mark asks
-		// for less than one with (rule_find in net/core/fib_rules.c). Of two at one priority the one
-		// that goes is the older, since additions come first; should both be left after a failure and
-		// the wrong one go, the next Set finds that and puts it right.
+		// Of two at one priority the kernel may delete the other; see besideRule.
 		return unlessIs(h.nl.RuleDel(rule(c)), unix.ENOENT)
 	}
 	return h.doLink(c)

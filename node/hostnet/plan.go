@@ -102,6 +102,29 @@ func (c Change) String() string {
 	return fmt.Sprintf("unknown change %d", c.Kind)
 }
 
+// Object returns what the change is about, for people.
+func (c Change) Object() string {
+	dev, family := c.Scope.Interface, "IPv4"
+	if c.Rule.IPv6 {
+		family = "IPv6"
+	}
+	switch c.Kind {
+	case AddFilter, DeleteFilter:
+		return "the filter of " + dev
+	case SetSetting:
+		return fmt.Sprintf("the setting %s of %s", c.Setting, dev)
+	case SetMTU:
+		return "the MTU of " + dev
+	case AddAddress, DeleteAddress:
+		return fmt.Sprintf("the address %s of %s", c.Address.Addr(), dev)
+	case AddRule, DeleteRule:
+		return fmt.Sprintf("the %s rule at priority %d", family, c.Rule.Priority)
+	case ReplaceRoute, DeleteRoute:
+		return fmt.Sprintf("the route to %s in table %d", c.Route.Prefix, c.Scope.Table())
+	}
+	return "the state of " + dev
+}
+
 // route renders the change's route as ip route shows it.
 func (c Change) route() string {
 	if c.Route.Throw {
@@ -144,7 +167,7 @@ func (p *planner) add(c Change) {
 
 // filter asks for the filter where it is missing or not whole.
 func (p *planner) filter(actual Actual) {
-	if actual.Filter != filterVersion {
+	if actual.Filter != FilterVersion {
 		p.add(Change{Kind: AddFilter})
 	}
 }

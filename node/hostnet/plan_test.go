@@ -1,17 +1,11 @@
 package hostnet
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"maps"
-	"math/rand/v2"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 var scope = Scope{Interface: "culvert3", Name: "lab"}
@@ -77,12 +71,12 @@ func TestPlan(t *testing.T) {
 		},
 		"all as wanted": {
 			desired: routed,
-			actual: Actual{Link: up("fd00::2/128", "245.0.0.2/32"), Routes: routed.Routes, Filter: filterVersion, FilterTable: true,
+			actual: Actual{Link: up("fd00::2/128", "245.0.0.2/32"), Routes: routed.Routes, Filter: FilterVersion, FilterTable: true,
 				Rules: []Rule{{Priority: 5000}, {Priority: 5001, IPv6: true}}},
 		},
 		"a rule moves: the new one before the old one goes": {
 			desired: routed,
-			actual: Actual{Link: up("fd00::2/128", "245.0.0.2/32"), Routes: routed.Routes, Filter: filterVersion, FilterTable: true,
+			actual: Actual{Link: up("fd00::2/128", "245.0.0.2/32"), Routes: routed.Routes, Filter: FilterVersion, FilterTable: true,
 				Rules: []Rule{{Priority: 4000}, {Priority: 5001, IPv6: true}}},
 			want: `
 				ip rule add priority 5000 from all lookup 7833 proto 202
@@ -90,7 +84,7 @@ func TestPlan(t *testing.T) {
 		},
 		"another tunnel marks its packets: the rule that knows comes before the one that does not goes": {
 			desired: marked,
-			actual: Actual{Link: up("fd00::2/128", "245.0.0.2/32"), Routes: routed.Routes, Filter: filterVersion, FilterTable: true,
+			actual: Actual{Link: up("fd00::2/128", "245.0.0.2/32"), Routes: routed.Routes, Filter: FilterVersion, FilterTable: true,
 				Rules: []Rule{{Priority: 5000}, {Priority: 5001, IPv6: true}}},
 			want: `
 				ip rule add priority 5000 not from all fwmark 0xca6c/0xffffffff lookup 7833 proto 202
@@ -100,7 +94,7 @@ func TestPlan(t *testing.T) {
 		},
 		"the marks are gone": {
 			desired: routed,
-			actual: Actual{Link: up("fd00::2/128", "245.0.0.2/32"), Routes: routed.Routes, Filter: filterVersion, FilterTable: true,
+			actual: Actual{Link: up("fd00::2/128", "245.0.0.2/32"), Routes: routed.Routes, Filter: FilterVersion, FilterTable: true,
 				Rules: []Rule{{Priority: 5000, Mark: Mark{0xca6c, ^uint32(0)}, Not: true}, {Priority: 5001, IPv6: true}}},
 			want: `
 				ip rule add priority 5000 from all lookup 7833 proto 202
@@ -108,7 +102,7 @@ func TestPlan(t *testing.T) {
 		},
 		"a route becomes a carve-out and another goes": {
 			desired: State{Interface: "culvert3", MTU: 1400, Addresses: wanted.Addresses, Routes: thrown("10.1.0.0/16")},
-			actual:  Actual{Link: up("fd00::2/128", "245.0.0.2/32"), Routes: through("10.1.0.0/16", "10.2.0.0/16"), Filter: filterVersion, FilterTable: true},
+			actual:  Actual{Link: up("fd00::2/128", "245.0.0.2/32"), Routes: through("10.1.0.0/16", "10.2.0.0/16"), Filter: FilterVersion, FilterTable: true},
 			want: `
 				ip route replace throw 10.1.0.0/16 table 7833 proto 202
 				ip route del 10.2.0.0/16 dev culvert3 table 7833 proto 202`,
@@ -120,12 +114,12 @@ func TestPlan(t *testing.T) {
 		},
 		"no IPv6 wanted on a host that switches it off": {
 			desired: State{Interface: "culvert3", MTU: 1400, Addresses: prefixes("245.0.0.2/32")},
-			actual: Actual{Filter: filterVersion, FilterTable: true,
+			actual: Actual{Filter: FilterVersion, FilterTable: true,
 				Link: &Link{MTU: 1400, Up: true, Addresses: prefixes("245.0.0.2/32"), Settings: map[string]string{disableIPv6: "1"}}},
 		},
 		"nothing of ours is wanted: the rule first, the filter last": {
 			actual: Actual{Link: up("245.0.0.2/32"), Routes: slices.Concat(through("10.1.0.0/16"), thrown("10.1.0.1/32")),
-				Rules: []Rule{{Priority: 5000}}, Filter: filterVersion, FilterTable: true},
+				Rules: []Rule{{Priority: 5000}}, Filter: FilterVersion, FilterTable: true},
 			want: `
 				ip rule del priority 5000 from all lookup 7833 proto 202
 				ip route del 10.1.0.0/16 dev culvert3 table 7833 proto 202
@@ -151,185 +145,6 @@ func lines(changes []Change) string {
 		out = append(out, c.String())
 	}
 	return strings.Join(out, "\n")
-}
-
-// fakeHost is a kernel in memory that holds other programs' things too and fails when asked to.
-type fakeHost struct {
-	actual Actual
-	done   []string
-	fail   func(Change) bool
-}
-
-var _ Host = (*fakeHost)(nil)
-
-var errFake = errors.New("no")
-
-func (f *fakeHost) CreateTUN(Scope) (*os.File, int, error) {
-	f.actual.Link = &Link{MTU: 1500, Settings: map[string]string{"ipv4/rp_filter": "0", disableIPv6: "0"}}
-	return nil, 7, nil
-}
-
-func (f *fakeHost) Read(Scope) (Actual, error) {
-	a := f.actual
-	a.Routes, a.Rules = slices.Clone(a.Routes), slices.Clone(a.Rules)
-	if a.Link != nil {
-		l := *a.Link
-		l.Addresses, l.Settings = slices.Clone(l.Addresses), maps.Clone(l.Settings)
-		a.Link = &l
-	}
-	return a, nil
-}
-
-func (f *fakeHost) Marked() ([]Scope, error) { return nil, nil }
-func (f *fakeHost) HasIPv6() bool            { return true }
-
-// Do behaves as the kernel does: routes need the interface, and go with it.
-func (f *fakeHost) Do(c Change) error {
-	if f.fail != nil && f.fail(c) {
-		return errFake
-	}
-	f.done = append(f.done, c.String())
-	a, link := &f.actual, f.actual.Link
-	switch c.Kind {
-	case AddFilter:
-		a.Filter, a.FilterTable = filterVersion, true
-		return nil
-	case DeleteFilter:
-		a.Filter, a.FilterTable = "", false
-		return nil
-	case AddRule:
-		a.Rules = append(a.Rules, c.Rule)
-		return nil
-	case DeleteRule:
-		a.Rules = slices.DeleteFunc(a.Rules, func(r Rule) bool { return r == c.Rule })
-		return nil
-	case DeleteRoute:
-		a.Routes = slices.DeleteFunc(a.Routes, func(r Route) bool { return r == c.Route })
-		return nil
-	}
-	if link == nil {
-		return errors.New("no such device")
-	}
-	switch c.Kind {
-	case SetSetting:
-		link.Settings[c.Setting] = c.Value
-	case SetMTU:
-		link.MTU = c.MTU
-	case SetUp:
-		link.Up = true
-	case AddAddress:
-		link.Addresses = append(link.Addresses, c.Address)
-	case DeleteAddress:
-		link.Addresses = slices.DeleteFunc(link.Addresses, func(p netip.Prefix) bool { return p == c.Address })
-	case ReplaceRoute:
-		if !link.Up {
-			return errors.New("network is down")
-		}
-		a.Routes = slices.DeleteFunc(a.Routes, func(r Route) bool { return r.Prefix == c.Route.Prefix })
-		a.Routes = append(a.Routes, c.Route)
-	case DeleteLink:
-		a.Link = nil
-		a.Routes = slices.DeleteFunc(a.Routes, func(r Route) bool { return !r.Throw })
-	default:
-		return fmt.Errorf("unknown change %v", c.Kind)
-	}
-	return nil
-}
-
-// randomState returns some state for the test interface, at times the zero one.
-func randomState(rng *rand.Rand) State {
-	if rng.IntN(8) == 0 {
-		return State{}
-	}
-	s := State{Interface: scope.Interface, MTU: 1280 + rng.IntN(3), Addresses: prefixes("245.0.0.2/32")}
-	if rng.IntN(2) == 0 {
-		s.Addresses = append(s.Addresses, netip.MustParsePrefix("fd00::2/128"))
-	}
-	s.Priority = Priority{V4: 5000 * rng.IntN(3), V6: 5000 * rng.IntN(2)}
-	s.SkipMarks = SkipMarks{V4: randomMarks(rng), V6: randomMarks(rng)}
-	for i := range 12 {
-		if rng.IntN(2) == 0 {
-			p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, 0}), 16)
-			s.Routes = append(s.Routes, Route{Prefix: p, Throw: rng.IntN(3) == 0})
-		}
-	}
-	rng.Shuffle(len(s.Routes), func(i, j int) { s.Routes[i], s.Routes[j] = s.Routes[j], s.Routes[i] })
-	return s
-}
-
-// randomMarks returns none to three marks.
-func randomMarks(rng *rand.Rand) []Mark {
-	all := []Mark{{0xca6c, ^uint32(0)}, {0x80000, 0xff0000}, {0x1bd00, ^uint32(0)}, {1, 1}}
-	rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	return all[:rng.IntN(4)]
-}
-
-// TestSetWalksThroughRandomStates goes from any state to any other, with failures on the way, and
-// checks that what is reached is what was wanted.
-func TestSetWalksThroughRandomStates(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 0))
-	host := &fakeHost{}
-	ctx := context.Background()
-	for step := range 5000 {
-		if host.actual.Link == nil {
-			if _, _, err := host.CreateTUN(scope); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want := randomState(rng)
-		host.done = nil
-		if rng.IntN(3) == 0 { // first with failures
-			host.fail = func(Change) bool { return rng.IntN(4) == 0 }
-			_, _ = Set(ctx, host, scope, want)
-			host.fail = nil
-		}
-		if _, err := Set(ctx, host, scope, want); err != nil {
-			t.Fatalf("step %d: %v after\n%s", step, err, strings.Join(host.done, "\n"))
-		}
-		if again, err := Set(ctx, host, scope, want); err != nil || len(again) > 0 {
-			t.Fatalf("step %d: setting the same again changes\n%s (%v)", step, lines(again), err)
-		}
-		checkReached(t, host.actual, want)
-	}
-}
-
-// checkReached compares what the host has with what was wanted, without the planner's help.
-func checkReached(t *testing.T, have Actual, want State) {
-	t.Helper()
-	if (have.Link != nil) != (want.Interface != "") || have.FilterTable != (want.Interface != "") {
-		t.Fatalf("interface %v and filter %v, want %q", have.Link, have.FilterTable, want.Interface)
-	}
-	routes := make(map[Route]bool)
-	for _, r := range have.Routes {
-		routes[r] = true
-	}
-	for _, r := range want.Routes {
-		if !routes[r] {
-			t.Fatalf("route %v is missing", r)
-		}
-	}
-	if len(have.Routes) != len(want.Routes) {
-		t.Fatalf("%d routes, want %d", len(have.Routes), len(want.Routes))
-	}
-	var priority Priority
-	for _, r := range have.Rules {
-		marks := want.SkipMarks.V4
-		if r.IPv6 {
-			priority.V6 += r.Priority
-			marks = want.SkipMarks.V6
-		} else {
-			priority.V4 += r.Priority
-		}
-		checkRule(t, r, marks)
-	}
-	if priority != want.Priority {
-		t.Fatalf("rules %v, want %v", have.Rules, want.Priority)
-	}
-	if l := have.Link; l != nil && (l.MTU != want.MTU || !l.Up || len(l.Addresses) != len(want.Addresses) || l.Settings["ipv4/rp_filter"] != "2") {
-		t.Fatalf("interface %+v, want %+v", l, want)
-	}
 }
 
 // takes reports whether the kernel tries the table of r for a packet (fib_rule_match of
@@ -392,77 +207,6 @@ func FuzzRulesLeaveMarkedPacketsAlone(f *testing.F) {
 			checkRule(t, newRule(true, 1, some), slices.DeleteFunc(slices.Clone(some), func(m Mark) bool { return m.Value&m.Mask == 0 }))
 		}
 	})
-}
-
-func TestFailures(t *testing.T) {
-	desired := State{Interface: "culvert3", MTU: 1400, Routes: through("10.1.0.0/16", "10.2.0.0/16"), Priority: Priority{V4: 10}}
-	start := func(fail Kind) *fakeHost {
-		return &fakeHost{
-			actual: Actual{Link: &Link{MTU: 1500, Up: true}, Routes: through("10.9.0.0/16")},
-			fail:   func(c Change) bool { return c.Kind == fail && !strings.Contains(c.String(), "10.2.0.0") },
-		}
-	}
-	for name, row := range map[string]struct {
-		fail    Kind
-		present []string
-		absent  []string
-	}{
-		"no filter, no traffic":                 {AddFilter, nil, []string{"mtu", "route", "rule"}},
-		"a failed route does not stop the next": {ReplaceRoute, []string{"route replace 10.2.0.0/16", "rule add"}, []string{"10.9.0.0"}},
-		"a failed removal is told":              {DeleteRoute, []string{"route replace 10.1.0.0/16", "rule add"}, []string{"10.9.0.0"}},
-		"a failed addition stops every removal": {AddRule, []string{"route replace 10.1.0.0/16"}, []string{"10.9.0.0"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			host := start(row.fail)
-			_, err := Set(context.Background(), host, scope, desired)
-			if !errors.Is(err, errFake) {
-				t.Fatalf("error %v, want the host's", err)
-			}
-			done := strings.Join(host.done, "\n")
-			for _, w := range row.present {
-				if !strings.Contains(done, w) {
-					t.Errorf("%q was not done:\n%s", w, done)
-				}
-			}
-			for _, w := range row.absent {
-				if strings.Contains(done, w) {
-					t.Errorf("%q was done:\n%s", w, done)
-				}
-			}
-		})
-	}
-}
-
-func TestRemoveKeepsTheFilterAsLongAsTheInterface(t *testing.T) {
-	host := &fakeHost{
-		actual: Actual{Link: &Link{Up: true}, Rules: []Rule{{Priority: 1}}, Filter: filterVersion, FilterTable: true},
-		fail:   func(c Change) bool { return c.Kind == DeleteLink },
-	}
-	if _, err := Remove(host, scope); !errors.Is(err, errFake) {
-		t.Fatalf("error %v, want the host's", err)
-	}
-	if len(host.actual.Rules) != 0 || !host.actual.FilterTable {
-		t.Errorf("left %+v, want the interface behind its filter and no rule", host.actual)
-	}
-	host.fail = nil
-	if _, err := Remove(host, scope); err != nil || host.actual.FilterTable || host.actual.Link != nil {
-		t.Errorf("left %+v, error %v", host.actual, err)
-	}
-}
-
-func TestCancelledSetStopsBetweenTwoChanges(t *testing.T) {
-	ctx, cancel := context.WithCancel(context.Background())
-	host := &fakeHost{actual: Actual{Link: &Link{Up: true}}}
-	host.fail = func(c Change) bool {
-		if len(host.done) == 3 {
-			cancel()
-		}
-		return false
-	}
-	done, err := Set(ctx, host, scope, State{Interface: "culvert3", Routes: through("10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16", "10.4.0.0/16", "10.5.0.0/16")})
-	if !errors.Is(err, context.Canceled) || len(done) != 4 {
-		t.Errorf("%d changes and error %v, want 4 and the cancellation", len(done), err)
-	}
 }
 
 func TestInterfaceNames(t *testing.T) {

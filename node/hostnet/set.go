@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
+	"slices"
 )
 
 var (
@@ -26,6 +28,15 @@ type Host interface {
 	CreateTUN(scope Scope) (*os.File, int, error)
 	// Read returns what is ours.
 	Read(scope Scope) (Actual, error)
+	// Watch signals on the returned channel after what is of the scope may have changed, by whomever;
+	// several changes can come as one signal. The caller ends it with the returned function, which
+	// waits until nothing of it is left. Unlike the other methods it may run beside them.
+	Watch(scope Scope) (changed <-chan struct{}, stop func(), err error)
+	// DestroySockets ends the sockets that speak from one of sources to an address in one of targets,
+	// TCP in any state but listening and connected UDP, and returns their number. Their programs are
+	// told (ECONNABORTED), and over TCP the other end. Without the kernel's help the error matches
+	// [ErrUnsupported].
+	DestroySockets(sources []netip.Addr, targets []netip.Prefix) (int, error)
 	// Do makes one change. Adding what is there and removing what is not succeed.
 	Do(Change) error
 	// Marked returns everything on the host that carries our marks, one scope per interface name,
@@ -39,12 +50,35 @@ type Host interface {
 // makes only the difference, so repeating it is cheap and safe. A failed filter or setting stops
 // everything after it; of the other additions one failure does not stop the next, but any failure
 // stops the removals. Cancelling ctx stops between two changes.
-func Set(ctx context.Context, h Host, scope Scope, desired State) ([]Change, error) {
-	actual, err := h.Read(scope)
-	if err != nil {
-		return nil, fmt.Errorf("read the network of %s: %w", scope.Interface, err)
+func Set(ctx context.Context, h Host, scope Scope, desired State) (done []Change, err error) {
+	for range rounds {
+		actual, err := h.Read(scope)
+		if err != nil {
+			return done, fmt.Errorf("read the network of %s: %w", scope.Interface, err)
+		}
+		changes := Plan(scope, desired, actual)
+		made, err := apply(ctx, h, changes)
+		done = append(done, made...)
+		if err != nil || !slices.ContainsFunc(changes, desired.besideRule) {
+			return done, err
+		}
 	}
-	return apply(ctx, h, Plan(scope, desired, actual))
+	return done, nil
+}
+
+// rounds bounds how often [Set] looks again whether deleting a rule hit the right one.
+const rounds = 4
+
+// besideRule reports whether c deletes a rule of the priority that a wanted one has. The kernel deletes
+// the oldest rule that has what is asked for, and one without a mark asks for less than one with
+// (rule_find in net/core/fib_rules.c), so the wanted one may have gone instead. Additions come first,
+// so that this happens only to what a failure or another program left; the next round finds it.
+func (s State) besideRule(c Change) bool {
+	priority := s.Priority.V4
+	if c.Rule.IPv6 {
+		priority = s.Priority.V6
+	}
+	return c.Kind == DeleteRule && c.Rule.Priority == priority
 }
 
 // apply makes the changes in order.

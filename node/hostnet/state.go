@@ -18,8 +18,8 @@ const (
 	filterPrefix = "culvert_"
 	// aliasPrefix plus the connection's name is the interface's alias.
 	aliasPrefix = "culvert connection "
-	// filterVersion names the rules of the filter; it changes with them.
-	filterVersion = "replies only"
+	// FilterVersion names the rules of the filter; it changes with them.
+	FilterVersion = "replies only"
 	// maxInterfaces bounds the number in an interface's name, and so the tables we use.
 	maxInterfaces = 64
 )

@@ -18,12 +18,10 @@ const (
 	VPNOpenVPN   = "openvpn"
 	VPNWireGuard = "wireguard"
 	VPNRoute     = "route"
-	VPNTailscale = "tailscale"
-	VPNNetBird   = "netbird"
 )
 
 // VPNKinds lists the kinds of VPN in the order help shows them.
-var VPNKinds = []string{VPNNone, VPNOpenVPN, VPNWireGuard, VPNRoute, VPNTailscale, VPNNetBird}
+var VPNKinds = []string{VPNNone, VPNOpenVPN, VPNWireGuard, VPNRoute}
 
 // Options is what `lab up` was asked for. Prefixes are masked.
 type Options struct {

@@ -1,0 +1,120 @@
+package hostnet
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Layout of the kernel's struct inet_diag_req_v2, inet_diag_msg and inet_diag_sockid
+// (uapi/linux/inet_diag.h). The last is part of both and names one socket, its cookie included.
+const (
+	diagRequestSize = 56
+	diagRequestID   = 8
+	diagMessageSize = 72
+	diagMessageID   = 4
+	diagIDSize      = 48
+	diagIDSource    = 4 // in the ID, after both ports
+	diagIDTarget    = 20
+)
+
+// diagStates are the TCP states that have two ends: all of enum tcp_state but TCP_TIME_WAIT, TCP_CLOSE
+// and TCP_LISTEN. A connected UDP socket is "established".
+const diagStates = 0xfff &^ (1<<6 | 1<<7 | 1<<10)
+
+// DestroySockets ends sockets. It asks the kernel for all of them and picks here, by far the smaller
+// part of the work.
+func (h *linuxHost) DestroySockets(sources []netip.Addr, targets []netip.Prefix) (int, error) {
+	destroyed := 0
+	for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+			sockets, err := listSockets(family, protocol, sources, targets)
+			if err != nil {
+				return destroyed, err
+			}
+			for _, id := range sockets {
+				ok, err := destroySocket(family, protocol, id)
+				if err != nil {
+					return destroyed, err
+				}
+				if ok {
+					destroyed++
+				}
+			}
+		}
+	}
+	return destroyed, nil
+}
+
+// listSockets returns the IDs of the sockets from sources to targets.
+func listSockets(family, protocol uint8, sources []netip.Addr, targets []netip.Prefix) ([][]byte, error) {
+	out, err := again(func() (ids [][]byte, err error) {
+		r := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
+		r.AddRawData(diagRequest(family, protocol, nil))
+		err = r.ExecuteIter(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY, func(m []byte) bool {
+			if id := diagID(m); id != nil && between(m[0], id, sources, targets) {
+				ids = append(ids, slices.Clone(id))
+			}
+			return true
+		})
+		return ids, err
+	})
+	switch {
+	case errors.Is(err, unix.ENOENT): // a kernel without diagnosis of this protocol, or without IPv6
+		return nil, fmt.Errorf("list the sockets of protocol %d: %w: the kernel has no inet_diag for it", protocol, ErrUnsupported)
+	case err != nil:
+		return nil, fmt.Errorf("list the sockets of protocol %d: %w", protocol, err)
+	}
+	return out, nil
+}
+
+// diagRequest returns an inet_diag_req_v2 for one socket or, without an ID, for all.
+func diagRequest(family, protocol uint8, id []byte) []byte {
+	r := make([]byte, diagRequestSize)
+	r[0], r[1] = family, protocol
+	binary.NativeEndian.PutUint32(r[4:], diagStates)
+	copy(r[diagRequestID:], id)
+	return r
+}
+
+// diagID returns the ID in an inet_diag_msg, nil if it is cut short.
+func diagID(m []byte) []byte {
+	if len(m) < diagMessageSize {
+		return nil
+	}
+	return m[diagMessageID : diagMessageID+diagIDSize]
+}
+
+// between reports whether the socket speaks from one of sources to one of targets. An IPv6 socket may
+// speak IPv4 (RFC 3493, section 3.7).
+func between(family uint8, id []byte, sources []netip.Addr, targets []netip.Prefix) bool {
+	size := 4
+	if family == unix.AF_INET6 {
+		size = 16
+	}
+	source, _ := netip.AddrFromSlice(id[diagIDSource : diagIDSource+size])
+	target, _ := netip.AddrFromSlice(id[diagIDTarget : diagIDTarget+size])
+	return slices.Contains(sources, source.Unmap()) &&
+		slices.ContainsFunc(targets, func(p netip.Prefix) bool { return p.Contains(target.Unmap()) })
+}
+
+// destroySocket ends one socket; false means that it had ended already.
+func destroySocket(family, protocol uint8, id []byte) (bool, error) {
+	r := nl.NewNetlinkRequest(nl.SOCK_DESTROY, unix.NLM_F_ACK)
+	r.AddRawData(diagRequest(family, protocol, id))
+	_, err := r.Execute(unix.NETLINK_INET_DIAG, 0)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return false, nil
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return false, fmt.Errorf("end a socket: %w: the kernel was built without CONFIG_INET_DIAG_DESTROY", ErrUnsupported)
+	case err != nil:
+		return false, fmt.Errorf("end a socket: %w", err)
+	}
+	return true, nil
+}
