@@ -12,6 +12,9 @@ type Facts struct {
 	Routes []Route `json:"routes,omitempty"`
 	Rules  []Rule  `json:"rules,omitempty"`
 	Links  []Link  `json:"links,omitempty"`
+	// IPsec are the outbound IPsec policies. Reading them takes a right that the user half has not; an
+	// empty list may also mean that nobody could look, and Warnings then says so.
+	IPsec []IPsecPolicy `json:"ipsec,omitempty"`
 	// Warnings name what could not be read; the plan repeats them.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -63,6 +66,8 @@ type Route struct {
 	Source netip.Prefix `json:"source,omitzero"`
 	// PreferredSource is the address the kernel gives to packets without one; zero means none.
 	PreferredSource netip.Addr `json:"preferredSource,omitzero"`
+	// TOS limits an IPv4 route to packets of that type of service; 0 means any. Ordinary packets have none.
+	TOS uint8 `json:"tos,omitempty"`
 }
 
 // NextHop is where a route sends packets.
@@ -113,7 +118,7 @@ type Rule struct {
 	Action RuleAction `json:"action,omitempty"`
 	// Table is what lookup consults.
 	Table uint32 `json:"table,omitempty"`
-	// Goto is the priority of the rule to go on with.
+	// Goto is the priority of the rule to go on with. If there is none, the rule does nothing.
 	Goto uint32 `json:"goto,omitempty"`
 	// Invert turns the outcome of all selectors round ("not").
 	Invert bool `json:"invert,omitempty"`
@@ -166,13 +171,58 @@ type Link struct {
 	Name  string `json:"name"`
 	// Kind is the driver's name as `ip -d link` prints it, such as "tun", "wireguard", "bridge";
 	// "" for physical devices.
-	Kind         string         `json:"kind,omitempty"`
-	Up           bool           `json:"up,omitempty"`
-	Loopback     bool           `json:"loopback,omitempty"`
-	PointToPoint bool           `json:"pointToPoint,omitempty"`
-	MTU          int            `json:"mtu,omitempty"`
-	Master       int            `json:"master,omitempty"`
-	Addresses    []netip.Prefix `json:"addresses,omitempty"`
+	Kind         string `json:"kind,omitempty"`
+	Up           bool   `json:"up,omitempty"`
+	Loopback     bool   `json:"loopback,omitempty"`
+	PointToPoint bool   `json:"pointToPoint,omitempty"`
+	MTU          int    `json:"mtu,omitempty"`
+	// Master is the index of the bridge, bond or VRF that the interface belongs to; 0 if none.
+	Master int `json:"master,omitempty"`
+	// VRFTable is the routing table of a VRF (Kind "vrf"), 0 for every other interface. Only packets of
+	// the VRF's members and of sockets bound to them consult it, by an L3MDev rule; the connected
+	// networks of the members (their Master is the VRF) are in it, and so not in reach of others.
+	VRFTable  uint32         `json:"vrfTable,omitempty"`
+	Addresses []netip.Prefix `json:"addresses,omitempty"`
+}
+
+// IPsecAction is what an IPsec policy does with a packet; the words of RFC 4301, section 4.4.1.
+type IPsecAction string
+
+const (
+	// IPsecProtect sends the packet through a security association: whatever interface its route
+	// names, it leaves inside another packet, or not at all while there is no association.
+	IPsecProtect IPsecAction = "protect"
+	// IPsecBypass leaves the packet to its route, which is how VPNs exempt LANs and other tunnels.
+	IPsecBypass IPsecAction = "bypass"
+	// IPsecDiscard drops the packet.
+	IPsecDiscard IPsecAction = "discard"
+)
+
+// IPsecPolicy is one outbound entry of the kernel's security policy database (ip-xfrm(8), "dir
+// out"). It is consulted after the route was chosen, and unseen by routes: a policy on Dst takes what
+// is routed to any interface, but not what goes out by one with the sysctl disable_xfrm. Of the
+// policies that fit a packet the one with the lowest Priority holds, of equals the one listed first.
+// Inbound, forwarding and per-socket policies are left out.
+type IPsecPolicy struct {
+	// Src and Dst are valid and of one family; /0 means any.
+	Src netip.Prefix `json:"src"`
+	Dst netip.Prefix `json:"dst"`
+	// Action is never "".
+	Action   IPsecAction `json:"action"`
+	Priority uint32      `json:"priority"`
+	// Mark selects packets whose fwmark equals Mark.Value under Mark.Mask; a zero mask means any.
+	Mark Mark `json:"mark,omitzero"`
+	// IfID limits the policy to packets routed to the xfrm interface with this id, whose route is then
+	// what steers; 0 is for all other packets.
+	IfID uint32 `json:"ifID,omitempty"`
+	// Link is the index of the interface that the packet must be routed to; 0 means any.
+	Link int `json:"link,omitempty"`
+	// Partial says the policy has further selectors (protocol, ports), so that it catches only some of
+	// the packets that the fields above describe.
+	Partial bool `json:"partial,omitempty"`
+	// Peer is the other end of the IPsec tunnel: where protected packets go. It is zero in transport
+	// mode and for other actions.
+	Peer netip.Addr `json:"peer,omitzero"`
 }
 
 // DefaultRules are the rules a Linux kernel starts with (ip-rule(8)), for facts read on a system

@@ -197,17 +197,6 @@ func (r *rawPeer) whole() (packet.Header, []byte) {
 	}
 }
 
-func TestTimeExceeded(t *testing.T) {
-	r := rawJoin(t, newPlane(t, Config{}))
-	pkt := packet.AppendUDP(nil, netip.AddrPortFrom(node4, 5000), netip.AddrPortFrom(loopback4, 33434), []byte("probe"))
-	pkt[8] = 1
-	r.send(pkt)
-	h, payload := r.answer()
-	if payload[0] != 11 || payload[1] != 0 || h.Src != gateway4 {
-		t.Errorf("answered by type %d code %d from %v", payload[0], payload[1], h.Src)
-	}
-}
-
 func TestUnknownProtocolIsTold(t *testing.T) {
 	r := rawJoin(t, newPlane(t, Config{}))
 	r.send(ipPacket(node4, loopback4, 132, make([]byte, 16))) // SCTP

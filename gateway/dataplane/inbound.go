@@ -67,20 +67,31 @@ func (p *Plane) toPeer(b []byte) bool {
 func (p *Plane) dispatch(in *inbound, m *merger) {
 	h := &in.header
 	if h.TTL <= 1 && h.Dst != in.peer.gateway(h.Src) {
-		p.answerError(in, packet.TimeExceeded)
+		p.fromPeerExpired(in)
 		return
 	}
-	switch {
-	case h.Proto == packet.ProtoTCP:
+	switch in.proto() {
+	case TCP:
 		p.fromPeerTCP(in, m)
-	case h.Proto == packet.ProtoUDP:
+	case UDP:
 		p.fromPeerUDP(in)
-	case h.Proto == packet.ProtoICMP && h.Is4(), h.Proto == packet.ProtoICMPv6 && !h.Is4():
+	case Echo:
 		p.fromPeerICMP(in)
 	default:
 		p.metrics.drop(dropProtocol)
 		p.answerError(in, packet.ProtocolUnreachable)
 	}
+}
+
+// proto returns what carries the packet, ICMP of its own family being [Echo]; 0 when nothing does.
+func (in *inbound) proto() Proto {
+	switch h := &in.header; {
+	case h.Proto == packet.ProtoTCP, h.Proto == packet.ProtoUDP:
+		return Proto(h.Proto)
+	case h.Proto == packet.ProtoICMP && h.Is4(), h.Proto == packet.ProtoICMPv6 && !h.Is4():
+		return Echo
+	}
+	return 0
 }
 
 // answerError answers a packet by an ICMP error from the gateway's address.

@@ -72,6 +72,8 @@ func TestEndpointOfTheVPNInsideOurs(t *testing.T) {
 	}{
 		{"wireguard, known by its mark", "wireguard", "10.0.0.0/8", "", nil},
 		{"wireguard, one of two that mark", "wireguard", "10.0.0.0/8", netbird, nil},
+		{"Tailscale, known by the mark of a rule behind ours", "tailscale", "10.0.0.0/8", "", nil},
+		{"NetBird, known by its mark", "netbird", "10.0.0.0/8", "", nil},
 		{"a full tunnel, known by its route to the server", "openvpn", "10.0.0.0/8,0.0.0.0/0", "", nil},
 		// Such a server shows in no route, rule or socket (OpenVPN's is not connected): it has to be named.
 		{"split, named", "openvpn", "10.0.0.0/8", "", []string{"--never-proxy", "198.51.100.10/32"}},

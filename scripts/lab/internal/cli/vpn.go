@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -26,7 +27,7 @@ func (a *app) vpn() *cobra.Command {
 func (a *app) vpnUp() *cobra.Command {
 	var routes string
 	cmd := &cobra.Command{
-		Use:   "up [openvpn|wireguard|route]",
+		Use:   "up [" + strings.Join(state.VPNKinds[1:], "|") + "]",
 		Short: "switch the VPN on; returns when its routes are there",
 		Long: `up switches the VPN on: of the kind named, else of the last one, else of the one
 lab up was asked for. Safe to repeat; with another kind or other routes it
@@ -41,7 +42,7 @@ switches over.`,
 					kind = args[0]
 				}
 				if kind == state.VPNNone {
-					return usageError{fmt.Errorf("lab %q had no VPN so far: name its kind, openvpn, wireguard or route", l.Name)}
+					return usageError{fmt.Errorf("lab %q had no VPN so far: name its kind, one of %s", l.Name, strings.Join(state.VPNKinds[1:], ", "))}
 				}
 				if routes != "" {
 					var err error

@@ -16,6 +16,7 @@ var (
 	linkNoise    = []string{"ifindex", "link_index", "stats", "stats64", "txqlen", "link_netnsid", "num_tx_queues", "num_rx_queues", "gso_max_size", "gso_max_segs", "tso_max_size", "tso_max_segs", "gro_max_size", "gso_ipv4_max_size", "gro_ipv4_max_size", "max_mtu", "min_mtu", "parentbus", "parentdev"}
 	addressNoise = []string{"ifindex", "valid_life_time", "preferred_life_time", "link_index", "link_netnsid"}
 	routeNoise   = []string{"expires", "age", "used", "cache", "error", "users", "ref"}
+	bridgeNoise  = []string{"gc_timer", "hello_timer", "tcn_timer", "topology_change_timer"}
 	flagNoise    = []string{"linkdown", "dead", "NO-CARRIER"}
 )
 
@@ -23,6 +24,11 @@ var (
 func links(raw string) (string, error) {
 	return lines(raw, func(o object) []string {
 		drop(o, linkNoise)
+		if info, ok := o["linkinfo"].(object); ok {
+			if bridge, ok := info["info_data"].(object); ok {
+				drop(bridge, bridgeNoise)
+			}
+		}
 		return []string{render(o)}
 	})
 }

@@ -17,6 +17,11 @@ func TestLinesAreTheSameWhateverChangesByItself(t *testing.T) {
 			`[{"ifindex":5,"ifname":"lo","flags":["UP"]},{"ifindex":7,"link_index":3,"ifname":"eth0","flags":["NO-CARRIER","BROADCAST","UP"],"mtu":1500,"stats64":{"rx":7}}]`,
 		},
 		{
+			"bridges whose timers run", links,
+			`[{"ifname":"docker0","linkinfo":{"info_kind":"bridge","info_data":{"gc_timer":299.9,"hello_timer":0.5,"stp_state":0}}}]`,
+			`[{"ifname":"docker0","linkinfo":{"info_kind":"bridge","info_data":{"gc_timer":0.02,"hello_timer":1.9,"stp_state":0}}}]`,
+		},
+		{
 			"addresses ageing", addresses,
 			`[{"ifname":"eth0","ifindex":2,"addr_info":[{"local":"10.0.0.2","prefixlen":24,"valid_life_time":100}]}]`,
 			`[{"ifname":"eth0","ifindex":3,"addr_info":[{"local":"10.0.0.2","prefixlen":24,"valid_life_time":50}]},{}]`,

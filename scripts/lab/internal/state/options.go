@@ -18,10 +18,12 @@ const (
 	VPNOpenVPN   = "openvpn"
 	VPNWireGuard = "wireguard"
 	VPNRoute     = "route"
+	VPNTailscale = "tailscale"
+	VPNNetBird   = "netbird"
 )
 
 // VPNKinds lists the kinds of VPN in the order help shows them.
-var VPNKinds = []string{VPNNone, VPNOpenVPN, VPNWireGuard, VPNRoute}
+var VPNKinds = []string{VPNNone, VPNOpenVPN, VPNWireGuard, VPNRoute, VPNTailscale, VPNNetBird}
 
 // Options is what `lab up` was asked for. Prefixes are masked.
 type Options struct {

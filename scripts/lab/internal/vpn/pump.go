@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/culvert-dev/culvert/scripts/lab/internal/state"
-	"github.com/culvert-dev/culvert/scripts/lab/internal/topology"
 )
 
 // PumpCommand is the hidden subcommand that runs PumpMain.
@@ -22,13 +19,13 @@ const PumpCommand = "__pump"
 const (
 	pumpPort   = 7777
 	pumpMTU    = 1400
-	pumpDev    = "tun-corp"
 	pumpServer = "tun-srv"
 )
 
 // PumpMain carries packets between a bare TUN and a UDP peer, unprotected: the
 // simplest thing that is a VPN to a routing table. args are the device, the
-// local and the remote address.
+// local and the remote address, and the mark of the packets to the peer, 0 for
+// none.
 func PumpMain(args []string) error {
 	link, err := openTun(args[0])
 	if err != nil {
@@ -39,11 +36,12 @@ func PumpMain(args []string) error {
 	if err != nil {
 		return err
 	}
-	remote, err := net.ResolveUDPAddr("udp", args[2])
+	mark, err := strconv.ParseUint(args[3], 0, 32)
 	if err != nil {
-		return err
+		return fmt.Errorf("mark %s: %w", args[3], err)
 	}
-	socket, err := net.DialUDP("udp", local, remote)
+	dialer := net.Dialer{LocalAddr: local, Control: marked(uint32(mark))}
+	socket, err := dialer.Dial("udp", args[2])
 	if err != nil {
 		return err
 	}
@@ -58,6 +56,20 @@ func PumpMain(args []string) error {
 		return nil
 	case err := <-failed:
 		return err
+	}
+}
+
+// marked gives every packet of a socket a mark; 0 leaves it as it is.
+func marked(mark uint32) func(network, address string, c syscall.RawConn) error {
+	return func(_, _ string, c syscall.RawConn) error {
+		if mark == 0 {
+			return nil
+		}
+		var failed error
+		err := c.Control(func(fd uintptr) {
+			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(mark))
+		})
+		return errors.Join(err, failed)
 	}
 }
 
@@ -93,62 +105,4 @@ func openTun(name string) (*os.File, error) {
 		return nil, fmt.Errorf("create %s: %w", name, err)
 	}
 	return os.NewFile(uintptr(fd), "/dev/net/tun"), nil
-}
-
-func startRoute(ctx context.Context, l *state.Lab, routes []netip.Prefix) error {
-	local := netip.AddrPortFrom(topology.WSAddr, pumpPort).String()
-	remote := netip.AddrPortFrom(topology.VPNAddr, pumpPort).String()
-	if err := self(l, serverName, topology.VPN, PumpCommand, pumpServer, remote, local); err != nil {
-		return err
-	}
-	if err := self(l, clientName, topology.WS, PumpCommand, pumpDev, local, remote); err != nil {
-		return err
-	}
-	if err := awaitLink(ctx, l, topology.VPN, pumpServer); err != nil {
-		return err
-	}
-	err := script(ctx, l, topology.VPN,
-		fmt.Sprintf("address add %s/24 dev %s", serverAddr, pumpServer),
-		fmt.Sprintf("address add %s/64 dev %s nodad", serverAddr6, pumpServer),
-		fmt.Sprintf("link set mtu %d up dev %s", pumpMTU, pumpServer))
-	if err != nil {
-		return err
-	}
-	if err := awaitLink(ctx, l, topology.WS, pumpDev); err != nil {
-		return err
-	}
-	lines := []string{
-		fmt.Sprintf("address add %s/24 dev %s", clientAddr, pumpDev),
-		fmt.Sprintf("address add %s/64 dev %s nodad", clientAddr6, pumpDev),
-		fmt.Sprintf("link set mtu %d up dev %s", pumpMTU, pumpDev),
-		// The tunnel's own packets stay outside it, whatever the routes.
-		serverRoute("add"),
-	}
-	for _, r := range routes {
-		lines = append(lines, fmt.Sprintf("route add %s dev %s%s", r, pumpDev, metric(r)))
-	}
-	return script(ctx, l, topology.WS, lines...)
-}
-
-// serverRoute is the host route to the server through the LAN.
-func serverRoute(verb string) string {
-	return fmt.Sprintf("route %s %s via 192.168.77.1", verb, topology.VPNAddr)
-}
-
-// metric lets a default route of the tunnel stand beside, and win over, the
-// LAN's, which has 100.
-func metric(r netip.Prefix) string {
-	if r.Bits() > 0 {
-		return ""
-	}
-	return " metric 50"
-}
-
-func stopRoute(ctx context.Context, l *state.Lab) error {
-	if err := stopProcesses(ctx, l); err != nil {
-		return err
-	}
-	// Not there after a start that failed early.
-	_ = script(ctx, l, topology.WS, serverRoute("del"))
-	return nil
 }

@@ -1,9 +1,11 @@
 // Package vpn runs the company's VPN: a server on the vpn host and a client on
-// the workstation, of one of three kinds.
+// the workstation, of one of these kinds.
 //
 //	openvpn    Debian's OpenVPN on both ends, tun0 on ws, routes pushed by the server
 //	wireguard  wg-corp, set up as wg-quick does for a full tunnel: its own table, fwmark and rules
 //	route      tun-corp, a bare TUN with routes in the main table
+//	tailscale  tailscale0, the same TUN with routes, rules and mark as tailscaled makes them
+//	netbird    wt0, the same with those of NetBird
 //
 // With the VPN up, the router no longer carries what the VPN takes of the
 // company's network (topology.Cut).
@@ -55,7 +57,9 @@ type kind struct {
 var kinds = map[string]kind{
 	state.VPNOpenVPN:   {dev: "tun0", start: startOpenVPN, stop: stopProcesses, expect: openvpnRoutes},
 	state.VPNWireGuard: {dev: "wg-corp", start: startWireGuard, stop: stopWireGuard, expect: slices.Clone[[]netip.Prefix]},
-	state.VPNRoute:     {dev: "tun-corp", start: startRoute, stop: stopRoute, expect: slices.Clone[[]netip.Prefix]},
+	state.VPNRoute:     bareRoute.kind(),
+	state.VPNTailscale: tailscale.kind(),
+	state.VPNNetBird:   netbird.kind(),
 }
 
 // Up brings the VPN up and returns when its routes are there. Up already with
@@ -63,7 +67,7 @@ var kinds = map[string]kind{
 func Up(ctx context.Context, l *state.Lab, kindName string, routes []netip.Prefix) error {
 	k, ok := kinds[kindName]
 	if !ok {
-		return fmt.Errorf("no VPN of kind %q: want openvpn, wireguard or route", kindName)
+		return fmt.Errorf("no VPN of kind %q: want one of %s", kindName, strings.Join(state.VPNKinds[1:], ", "))
 	}
 	if l.VPN.Up && l.VPN.Kind == kindName && slices.Equal(l.VPN.Routes, routes) && running(l) && k.present(l, k.expect(routes)) == nil {
 		return nil
