@@ -41,6 +41,9 @@ func addresses(raw string) (string, error) {
 		for _, info := range infos {
 			if a, ok := info.(object); ok {
 				drop(a, addressNoise)
+				if a["stable-privacy"] == true {
+					a["local"] = "random" // a link that is made anew draws another one
+				}
 				list = append(list, fmt.Sprintf("%v %s", o["ifname"], render(a)))
 			}
 		}
@@ -48,16 +51,26 @@ func addresses(raw string) (string, error) {
 	})
 }
 
-// routes prints a line for each route; cached clones of IPv6 are left out.
+// routes prints a line for each route. Left out are cached clones of IPv6 and the routes to the host's
+// own link-local addresses, of which some are random: the addresses tell what there is to tell.
 func routes(raw string) (string, error) {
 	return lines(raw, func(o object) []string {
-		if _, cached := o["cache"]; cached {
+		if _, cached := o["cache"]; cached || ownLinkLocal(o) {
 			return nil
 		}
 		drop(o, routeNoise)
 		return []string{render(o)}
 	})
 }
+
+// ownLinkLocal reports whether a route is that to a link-local address of this host.
+func ownLinkLocal(route object) bool {
+	dst, _ := route["dst"].(string)
+	return route["table"] == localTable && strings.HasPrefix(dst, "fe80::") && dst != "fe80::/64"
+}
+
+// localTable is what `ip -N route` calls the kernel's table of own addresses.
+const localTable = "255"
 
 // lines decodes a JSON array, makes lines of each object and sorts all.
 func lines(raw string, each func(object) []string) (string, error) {

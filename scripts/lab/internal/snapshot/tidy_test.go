@@ -27,6 +27,16 @@ func TestLinesAreTheSameWhateverChangesByItself(t *testing.T) {
 			`[{"ifname":"eth0","ifindex":3,"addr_info":[{"local":"10.0.0.2","prefixlen":24,"valid_life_time":50}]},{}]`,
 		},
 		{
+			"link-local addresses drawn anew", addresses,
+			`[{"ifname":"tun0","addr_info":[{"local":"fe80::5560:a08d:e987:f24c","prefixlen":64,"stable-privacy":true}]}]`,
+			`[{"ifname":"tun0","addr_info":[{"local":"fe80::80e6:477a:2658:62e8","prefixlen":64,"stable-privacy":true}]}]`,
+		},
+		{
+			"routes to link-local addresses drawn anew", routes,
+			`[{"dst":"fe80::5560:a08d:e987:f24c","dev":"tun0","table":"255"},{"dst":"fe80::/64","dev":"tun0"}]`,
+			`[{"dst":"fe80::80e6:477a:2658:62e8","dev":"tun0","table":"255"},{"dst":"fe80::/64","dev":"tun0"}]`,
+		},
+		{
 			"routes in another order, expiring and cached", routes,
 			`[{"dst":"fd00::/64","dev":"a","expires":30},{"dst":"default","dev":"b","flags":["linkdown"]}]`,
 			`[{"dst":"default","dev":"b","flags":[]},{"dst":"fd00::/64","dev":"a"},{"dst":"fd01::1","dev":"a","cache":["cloned"]}]`,
