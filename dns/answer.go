@@ -2,6 +2,7 @@ package dns
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"time"
 
 	wire "github.com/miekg/dns"
@@ -16,6 +17,9 @@ type answer struct {
 	ttls   []uint16  // offsets in body of the TTLs to age
 	opt    []byte    // the OPT record for those who sent one; nil for none
 	ownOPT bool      // opt is ours: it repeats the DO bit of the query
+
+	source Source       // who answered; SourceNone if nobody was asked, or nobody could tell
+	addrs  []netip.Addr // of the cluster's answers: the addresses named anywhere, some of which may be withheld
 
 	born time.Time
 	life time.Duration // from born on; 0 must not be remembered
@@ -93,26 +97,37 @@ func (a *answer) capTTLs(seconds uint32) {
 
 // failure returns an answer without records. Unless text is "" it carries an extended error (RFC 8914).
 func failure(rcode int, code uint16, text string) *answer {
-	a := &answer{flags: flagQR | flagRA | uint16(rcode&maskRcode)}
+	a := &answer{flags: flagQR | flagRA | uint16(rcode&maskRcode), source: SourceNone}
 	a.opt, a.ownOPT = appendOPT(nil, uint8(rcode>>4), code, text), true
 	return a
 }
+
+// optBytes is the size of an OPT record without options; its last two bytes are the size of those.
+const optBytes = 11
 
 // forwarderUDPBytes is the size this resolver gives as its own (RFC 9715, section 3).
 const forwarderUDPBytes = 1232
 
 // appendOPT appends an OPT record (RFC 6891 section 6.1.2), with an extended error unless text is "".
 func appendOPT(dst []byte, rcodeHigh uint8, code uint16, text string) []byte {
+	start := len(dst)
 	dst = append(dst, 0)
 	dst = binary.BigEndian.AppendUint16(dst, wire.TypeOPT)
 	dst = binary.BigEndian.AppendUint16(dst, forwarderUDPBytes)
-	dst = append(dst, rcodeHigh, 0, 0, 0)
+	dst = append(dst, rcodeHigh, 0, 0, 0, 0, 0)
 	if text == "" {
-		return append(dst, 0, 0)
+		return dst
 	}
-	dst = binary.BigEndian.AppendUint16(dst, uint16(6+len(text)))
+	return appendExtendedError(dst, start, code, text)
+}
+
+// appendExtendedError appends an extended error (RFC 8914 section 2) to the OPT record that begins at start and ends
+// dst.
+func appendExtendedError(dst []byte, start int, code uint16, text string) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, wire.EDNS0EDE)
 	dst = binary.BigEndian.AppendUint16(dst, uint16(2+len(text)))
 	dst = binary.BigEndian.AppendUint16(dst, code)
-	return append(dst, text...)
+	dst = append(dst, text...)
+	binary.BigEndian.PutUint16(dst[start+optBytes-2:], uint16(len(dst)-start-optBytes))
+	return dst
 }

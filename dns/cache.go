@@ -10,6 +10,7 @@ const (
 	cacheBytes      = 4 << 20  // of one source's answers
 	cacheEntryBytes = 32 << 10 // longer answers are not remembered
 	entryOverhead   = 300      // bytes of bookkeeping per answer, about
+	addrBytes       = 24       // of a netip.Addr
 )
 
 // cache remembers the answers of one source until their time is over, the least recently used ones giving way.
@@ -75,5 +76,5 @@ func (c *cache) len() int {
 }
 
 func (e *entry) size() int {
-	return len(e.key) + cap(e.answer.body) + len(e.answer.opt) + 2*len(e.answer.ttls) + entryOverhead
+	return len(e.key) + cap(e.answer.body) + len(e.answer.opt) + 2*len(e.answer.ttls) + addrBytes*cap(e.answer.addrs) + entryOverhead
 }

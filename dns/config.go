@@ -24,12 +24,21 @@ type Config struct {
 	IncludeSuffixes []string
 	// Reverse are the prefixes whose reverse names (PTR) the cluster is asked for.
 	Reverse []netip.Prefix
+	// Withheld are the prefixes that are left to other networks. The cluster's answers lose the addresses in them; one
+	// that loses all it says is replaced by SERVFAIL with an extended error (RFC 8914) that says who has the address.
+	// Answers of the host's own resolvers, and PTR records, stay as they are. A change takes effect with the next
+	// reply and costs nothing of what is remembered.
+	Withheld []Withheld
 	// Gateway are the addresses of the gateway's forwarder in the tunnel. Empty is the same as Up being false.
 	Gateway []netip.AddrPort
 	// Upstreams are the host's own resolvers in their order of preference.
 	Upstreams []netip.AddrPort
-	// Search is the host's search list; it is kept for those who show the configuration.
+	// Search is the search list that programs on this host append to short names, in order. The server itself appends
+	// nothing; [Server.Trace] follows it.
 	Search []string
+	// Ndots is the number of dots from which on programs try a name as it is before the search list; 0 means 1, as on
+	// nearly every host. Only [Server.Trace] uses it.
+	Ndots int
 	// LookupTimeout bounds one question to the cluster; 0 means 4 s.
 	LookupTimeout time.Duration
 	// Up reports that the tunnel carries packets.
@@ -43,6 +52,7 @@ type Config struct {
 const (
 	defaultClusterDomain = "cluster.local"
 	defaultLookupTimeout = 4 * time.Second
+	defaultNdots         = 1 // resolv.conf(5)
 )
 
 // normalized returns a copy that shares no memory with c, with names in the form Route compares (lower case, one
@@ -63,6 +73,10 @@ func (c Config) normalized() Config {
 	c.Reverse = normalPrefixes(c.Reverse)
 	c.Gateway = normalServers(c.Gateway)
 	c.Upstreams = normalServers(c.Upstreams)
+	c.Withheld = slices.Clone(c.Withheld)
+	if c.Ndots <= 0 {
+		c.Ndots = defaultNdots
+	}
 	c.domains = c.routingDomains()
 	return c
 }

@@ -17,6 +17,7 @@ type waiter struct {
 	client client
 	tcp    bool
 	since  time.Time
+	trace  chan<- *answer // if not nil, gets the answer in place of client; has room for it
 }
 
 // class tells apart equal questions that are asked in different ways: by TCP, or by UDP for a certain size.

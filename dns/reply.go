@@ -19,9 +19,9 @@ func (q *query) limit(tcp bool) int {
 	return min(int(q.udpBytes), maxUDPReply)
 }
 
-// appendReply appends to dst, which must be empty, the message that tells a to the client that asked q, at most limit
-// bytes long. The question is repeated as the client spelled it (draft-vixie-dnsext-dns0x20).
-func appendReply(dst []byte, q *query, a *answer, now time.Time, limit int) []byte {
+// appendRecords appends to dst, which must be empty, a as the answer to q, but for the OPT record and with the TTLs as
+// they were. The question is repeated as the client spelled it (draft-vixie-dnsext-dns0x20).
+func appendRecords(dst []byte, q *query, a *answer) []byte {
 	flags := a.flags&^(flagRD|flagCD) | flagQR | q.flags&(flagRD|flagCD)
 	dst = append(dst, q.msg[:2]...)
 	dst = binary.BigEndian.AppendUint16(dst, flags)
@@ -30,7 +30,13 @@ func appendReply(dst []byte, q *query, a *answer, now time.Time, limit int) []by
 		dst = binary.BigEndian.AppendUint16(dst, n)
 	}
 	dst = append(dst, q.question()...)
-	dst = append(dst, a.body...)
+	return append(dst, a.body...)
+}
+
+// appendReply appends to dst, which must be empty, the message that tells a to the client that asked q, at most limit
+// bytes long.
+func appendReply(dst []byte, q *query, a *answer, now time.Time, limit int) []byte {
+	dst = appendRecords(dst, q, a)
 	a.age(dst[q.end:], now)
 
 	opt := a.opt
@@ -56,7 +62,7 @@ func appendReply(dst []byte, q *query, a *answer, now time.Time, limit int) []by
 
 // bareOPT returns a copy of an OPT record without its options.
 func bareOPT(opt []byte) []byte {
-	return append(slices.Clone(opt[:9]), 0, 0)
+	return append(slices.Clone(opt[:optBytes-2]), 0, 0)
 }
 
 // age takes the seconds since the answer was made off the TTLs in body.

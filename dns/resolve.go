@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	wire "github.com/miekg/dns"
@@ -30,10 +32,7 @@ func (s *Server) resolve(ctx context.Context, st *state, q *query, tcp bool, key
 	if err != nil {
 		return failure(wire.RcodeFormatError, 0, "")
 	}
-	d := Decision{Source: SourceUpstream}
-	if q.qclass == wire.ClassINET || q.qclass == wire.ClassANY {
-		d = st.cfg.route(name, q.qtype)
-	}
+	d := st.decide(q, name)
 	switch d.Source {
 	case SourceNone:
 		s.counters.local.Add(1)
@@ -49,6 +48,14 @@ func (s *Server) resolve(ctx context.Context, st *state, q *query, tcp bool, key
 	a := s.resolveCluster(ctx, st, q, tcp, name, d)
 	st.clusterCache.put(key, a)
 	return a
+}
+
+// decide decides about q, which asks about name.
+func (st *state) decide(q *query, name string) Decision {
+	if q.qclass == wire.ClassINET || q.qclass == wire.ClassANY {
+		return st.cfg.route(name, q.qtype)
+	}
+	return Decision{Source: SourceUpstream, Name: name, Reason: "not of the class IN"}
 }
 
 // resolveCluster asks the cluster, and for names that may be meant otherwise the host's resolvers after it.
@@ -87,8 +94,8 @@ func unreachable(prefix string, err error) *answer {
 	return failure(wire.RcodeServerFailure, wire.ExtendedErrorCodeNoReachableAuthority, clip(prefix+err.Error()))
 }
 
-// clip keeps an extended error short enough for any reply.
-func clip(text string) string { return text[:min(len(text), 120)] }
+// clip keeps an extended error short enough for any reply: with the longest name there is room for it in 512 bytes.
+func clip(text string) string { return strings.ToValidUTF8(text[:min(len(text), 120)], "") }
 
 var errDown = errors.New("the tunnel to the cluster is down")
 
@@ -124,7 +131,7 @@ func (s *Server) clusterAnswer(response []byte, q *query, name, full string) (*a
 	if err := m.Unpack(response); err != nil {
 		return nil, fmt.Errorf("answer of the cluster for %s: %w", full, err)
 	}
-	removed := s.rewrite(m, q, name, full)
+	removed, addrs := s.rewrite(m, q, name, full)
 	msg, err := m.Pack()
 	if err != nil {
 		return nil, fmt.Errorf("answer of the cluster for %s: %w", full, err)
@@ -134,6 +141,7 @@ func (s *Server) clusterAnswer(response []byte, q *query, name, full string) (*a
 		return nil, err
 	}
 	a.flags |= flagRA
+	a.source, a.addrs = SourceCluster, slices.Clip(addrs)
 	switch {
 	case len(removed) > 0:
 		text := fmt.Sprintf("the cluster named %s, which cannot be one of its addresses", removed[0])
@@ -144,19 +152,20 @@ func (s *Server) clusterAnswer(response []byte, q *query, name, full string) (*a
 	return a, nil
 }
 
-// rewrite is what happens to every answer of the cluster before it is remembered. It returns the addresses taken out.
-func (s *Server) rewrite(m *wire.Msg, q *query, name, full string) []netip.Addr {
+// rewrite is what happens to every answer of the cluster before it is remembered. It returns the addresses taken
+// out and those left.
+func (s *Server) rewrite(m *wire.Msg, q *query, name, full string) (removed, kept []netip.Addr) {
 	// One spelling of the asked name throughout lets the packer point to the question.
 	m.Question = []wire.Question{{Name: name, Qtype: q.qtype, Qclass: q.qclass}}
 	m.Compress = true
 	rename(m, full, name)
 	adoptSOA(m, name)
-	removed := removeAddresses(m, s.foreign)
+	removed, kept = removeAddresses(m, s.foreign)
 	for _, addr := range removed {
 		s.counters.blocked.Add(1)
 		s.event(Event{Kind: AddressBlocked, Source: SourceCluster, Name: name, Addr: addr})
 	}
-	return removed
+	return removed, kept
 }
 
 // foreign reports whether addr cannot belong to the cluster.
@@ -186,7 +195,12 @@ func (s *Server) askUpstream(ctx context.Context, st *state, q *query, tcp bool,
 	if response[5] != 0 {
 		end = q.end
 	}
-	return parseAnswer(response, end, limit, time.Now())
+	a, err := parseAnswer(response, end, limit, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	a.source = SourceUpstream
+	return a, nil
 }
 
 // slots bound how much happens at once; who finds none free is turned away rather than kept waiting.

@@ -58,48 +58,95 @@ func dnssec(rr wire.RR) bool {
 	return false
 }
 
-// removeAddresses takes out of m every address that bad reports, and returns them: A and AAAA records, and the address
-// hints of HTTPS and SVCB records (RFC 9460 section 7.3).
-func removeAddresses(m *wire.Msg, bad func(netip.Addr) bool) []netip.Addr {
-	var removed []netip.Addr
-	check := func(ip []byte) bool {
-		addr, ok := netip.AddrFromSlice(ip)
-		if ok && !bad(addr.Unmap()) {
-			return false
-		}
-		removed = append(removed, addr.Unmap())
-		return true
-	}
-	for _, rrs := range []*[]wire.RR{&m.Answer, &m.Ns, &m.Extra} {
-		*rrs = slices.DeleteFunc(*rrs, func(rr wire.RR) bool {
-			switch rr := rr.(type) {
-			case *wire.A:
-				return check(rr.A)
-			case *wire.AAAA:
-				return check(rr.AAAA)
-			case *wire.HTTPS:
-				rr.Value = cleanHints(rr.Value, check)
-			case *wire.SVCB:
-				rr.Value = cleanHints(rr.Value, check)
-			}
-			return false
-		})
-	}
-	return removed
+// rrset names one set of records.
+type rrset struct {
+	owner string // canonical
+	rtype uint16
 }
 
-// cleanHints takes the addresses that bad reports out of the hints; a hint without addresses goes.
+// removeAddresses takes out of m every address that bad reports: A and AAAA records, and the address hints of HTTPS and
+// SVCB records (RFC 9460 section 7.3). Signatures over sets that lost something go with it. It returns the addresses
+// taken out and those left, in the order of m.
+func removeAddresses(m *wire.Msg, bad func(netip.Addr) bool) (removed, kept []netip.Addr) {
+	check := func(ip []byte) bool {
+		addr, ok := netip.AddrFromSlice(ip)
+		addr = addr.Unmap()
+		if ok && !bad(addr) {
+			kept = append(kept, addr)
+			return false
+		}
+		removed = append(removed, addr)
+		return true
+	}
+	thinned := make(map[rrset]bool)
+	for _, rrs := range []*[]wire.RR{&m.Answer, &m.Ns, &m.Extra} {
+		*rrs = slices.DeleteFunc(*rrs, func(rr wire.RR) bool {
+			before := len(removed)
+			gone := removeFrom(rr, check)
+			if len(removed) > before {
+				thinned[rrset{wire.CanonicalName(rr.Header().Name), rr.Header().Rrtype}] = true
+			}
+			return gone
+		})
+	}
+	if len(thinned) > 0 {
+		m.AuthenticatedData = false
+		removeSignatures(m, thinned)
+	}
+	return removed, kept
+}
+
+// removeFrom takes the addresses that bad reports out of rr, and reports whether rr is one of them itself.
+func removeFrom(rr wire.RR, bad func([]byte) bool) bool {
+	switch rr := rr.(type) {
+	case *wire.A:
+		return bad(rr.A)
+	case *wire.AAAA:
+		return bad(rr.AAAA)
+	case *wire.HTTPS:
+		rr.Value = cleanHints(rr.Value, bad)
+	case *wire.SVCB:
+		rr.Value = cleanHints(rr.Value, bad)
+	}
+	return false
+}
+
+// removeSignatures takes the signatures over sets out of m: they are no longer true.
+func removeSignatures(m *wire.Msg, sets map[rrset]bool) {
+	for _, rrs := range []*[]wire.RR{&m.Answer, &m.Ns, &m.Extra} {
+		*rrs = slices.DeleteFunc(*rrs, func(rr wire.RR) bool {
+			sig, ok := rr.(*wire.RRSIG)
+			return ok && sets[rrset{wire.CanonicalName(sig.Hdr.Name), sig.TypeCovered}]
+		})
+	}
+}
+
+// cleanHints takes the addresses that bad reports out of the hints. A hint without addresses goes, also from the list
+// of mandatory keys: a record without a key it calls mandatory is malformed (RFC 9460 section 8).
 func cleanHints(values []wire.SVCBKeyValue, bad func([]byte) bool) []wire.SVCBKeyValue {
-	return slices.DeleteFunc(values, func(v wire.SVCBKeyValue) bool {
+	var gone []wire.SVCBKey
+	values = slices.DeleteFunc(values, func(v wire.SVCBKeyValue) bool {
+		empty := false
 		switch hint := v.(type) {
 		case *wire.SVCBIPv4Hint:
 			hint.Hint = slices.DeleteFunc(hint.Hint, func(ip net.IP) bool { return bad(ip) })
-			return len(hint.Hint) == 0
+			empty = len(hint.Hint) == 0
 		case *wire.SVCBIPv6Hint:
 			hint.Hint = slices.DeleteFunc(hint.Hint, func(ip net.IP) bool { return bad(ip) })
-			return len(hint.Hint) == 0
+			empty = len(hint.Hint) == 0
 		}
-		return false
+		if empty {
+			gone = append(gone, v.Key())
+		}
+		return empty
+	})
+	return slices.DeleteFunc(values, func(v wire.SVCBKeyValue) bool {
+		mandatory, ok := v.(*wire.SVCBMandatory)
+		if !ok || len(gone) == 0 {
+			return false
+		}
+		mandatory.Code = slices.DeleteFunc(mandatory.Code, func(k wire.SVCBKey) bool { return slices.Contains(gone, k) })
+		return len(mandatory.Code) == 0
 	})
 }
 

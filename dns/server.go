@@ -144,7 +144,7 @@ func (s *Server) quick(dst, msg []byte, tcp bool, now time.Time) (reply []byte, 
 		return nil, q, true
 	}
 	s.counters.cached.Add(1)
-	reply = appendReply(dst, &q, a, now, q.limit(tcp))
+	reply = appendReply(dst, &q, s.outgoing(&q, a), now, q.limit(tcp))
 	s.counters.latency.add(time.Since(now))
 	return reply, q, false
 }
@@ -190,13 +190,28 @@ func (s *Server) flight(w waiter) {
 
 // reply sends a to w.
 func (s *Server) reply(a *answer, w waiter) {
-	if a.rcode() == wire.RcodeServerFailure {
-		s.counters.servfail.Add(1)
+	if w.trace != nil {
+		w.trace <- a
+		return
 	}
 	buf := readBuffer(usualBuffer)
 	defer buf.release()
+	a = s.outgoing(&w.query, a)
 	w.client.send(appendReply(buf.bytes[:0], &w.query, a, time.Now(), w.query.limit(w.tcp)))
 	s.counters.latency.add(time.Since(w.since))
+}
+
+// outgoing returns a as the client that asked q gets it. What is withheld is so by the configuration of this moment:
+// answers are remembered, and waited for, with all their addresses.
+func (s *Server) outgoing(q *query, a *answer) *answer {
+	out := s.state.Load().withheld.filter(q, a)
+	if out != a {
+		s.counters.withheld.Add(1)
+	}
+	if out.rcode() == wire.RcodeServerFailure {
+		s.counters.servfail.Add(1)
+	}
+	return out
 }
 
 // serverChanged tells those who care that a server went or came back.

@@ -18,6 +18,7 @@ type state struct {
 	clusterCache  *cache
 	upstreamCache *cache
 	flights       *flights
+	withheld      withheldSet
 }
 
 var upstreamTiming = timing{first: time.Second, resend: 2 * time.Second, total: 8 * time.Second, dead: 2 * time.Second}
@@ -52,6 +53,7 @@ func (s *Server) newState(cfg Config) *state {
 		clusterCache:  newCache(),
 		upstreamCache: newCache(),
 		flights:       new(flights),
+		withheld:      newWithheldSet(cfg.Withheld),
 	}
 }
 

@@ -16,6 +16,7 @@ type Stats struct {
 	Local    uint64 // questions denied here
 	ServFail uint64 // replies with SERVFAIL
 	Blocked  uint64 // addresses taken out of answers of the cluster
+	Withheld uint64 // replies from which addresses left to other networks were taken out
 	Refused  uint64 // queries dropped because of their source
 	Dropped  uint64 // messages that are no queries, and queries given up for want of room
 
@@ -55,7 +56,7 @@ type Event struct {
 }
 
 type counters struct {
-	queries, cached, cluster, upstream, local, servfail, blocked, refused, dropped atomic.Uint64
+	queries, cached, cluster, upstream, local, servfail, blocked, withheld, refused, dropped atomic.Uint64
 
 	tcp     atomic.Int64
 	latency histogram
@@ -91,7 +92,7 @@ func (s *Server) Stats() Stats {
 	c, st := &s.counters, s.state.Load()
 	out := Stats{
 		Queries: c.queries.Load(), Cached: c.cached.Load(), Cluster: c.cluster.Load(), Upstream: c.upstream.Load(),
-		Local: c.local.Load(), ServFail: c.servfail.Load(), Blocked: c.blocked.Load(), Refused: c.refused.Load(),
+		Local: c.local.Load(), ServFail: c.servfail.Load(), Blocked: c.blocked.Load(), Withheld: c.withheld.Load(), Refused: c.refused.Load(),
 		Dropped: c.dropped.Load(), TCPConnections: int(c.tcp.Load()),
 		P50: c.latency.quantile(0.5), P99: c.latency.quantile(0.99),
 		InFlight:   st.flights.len(),

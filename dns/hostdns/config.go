@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -30,6 +31,20 @@ type Config struct {
 // IsZero reports whether c asks for nothing.
 func (c Config) IsZero() bool {
 	return len(c.Servers)+len(c.Search)+len(c.Domains)+len(c.Options) == 0
+}
+
+// Ndots returns the number of dots from which on the host tries a name as it is before its search list
+// (resolv.conf(5)): the last ndots option's, at most 15, or 1 without one.
+func (c Config) Ndots() int {
+	ndots := 1
+	for _, option := range c.Options {
+		if text, ok := strings.CutPrefix(option, "ndots:"); ok {
+			if n, err := strconv.Atoi(text); err == nil && n >= 0 {
+				ndots = min(n, 15)
+			}
+		}
+	}
+	return ndots
 }
 
 // Equal reports whether c and d say the same in the same order.

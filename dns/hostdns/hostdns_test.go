@@ -61,6 +61,23 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+func TestNdots(t *testing.T) {
+	for text, want := range map[string]int{
+		"":                                 1,
+		"options edns0":                    1,
+		"options ndots:5":                  5,
+		"options ndots:0":                  0,
+		"options ndots:99":                 15,
+		"options ndots:x":                  1,
+		"options ndots:-2":                 1,
+		"options ndots:2\noptions ndots:3": 3,
+	} {
+		if got := Parse([]byte(text)).Ndots(); got != want {
+			t.Errorf("%q: %d, want %d", text, got, want)
+		}
+	}
+}
+
 func TestRender(t *testing.T) {
 	want := `# culvert connection: lab
 # Written by Culvert, which puts the file back when it leaves. Changes made here are lost then.

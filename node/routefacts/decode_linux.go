@@ -7,8 +7,6 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/culvert-dev/culvert/policy"
 )
 
 // The messages decoded here are those of rtnetlink(7): a fixed header, then attributes. The library's
@@ -68,59 +66,24 @@ func text(value []byte) string {
 	return string(name)
 }
 
-// prefixOf makes a prefix of an address that may be missing, as it is for length 0.
+// prefixOf makes a masked prefix of an address of that family. The address may be missing, as it is for
+// length 0.
 func prefixOf(a netip.Addr, bits, family uint8) (netip.Prefix, error) {
-	if !a.IsValid() {
-		switch family {
-		case unix.AF_INET:
-			a = netip.IPv4Unspecified()
-		case unix.AF_INET6:
-			a = netip.IPv6Unspecified()
-		}
+	switch {
+	case family != unix.AF_INET && family != unix.AF_INET6:
+		return netip.Prefix{}, fmt.Errorf("a prefix of address family %d", family)
+	case !a.IsValid() && family == unix.AF_INET:
+		a = netip.IPv4Unspecified()
+	case !a.IsValid():
+		a = netip.IPv6Unspecified()
+	case a.Is4() != (family == unix.AF_INET):
+		return netip.Prefix{}, fmt.Errorf("a prefix of family %d with the address %v", family, a)
 	}
 	p, err := a.Prefix(int(bits))
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("a prefix of family %d with %d bits: %w", family, bits, err)
 	}
 	return p, nil
-}
-
-// decodeLink reads an RTM_NEWLINK message (struct ifinfomsg).
-func decodeLink(m []byte) (policy.Link, error) {
-	fixed, rest, err := header(m, unix.SizeofIfInfomsg)
-	if err != nil {
-		return policy.Link{}, err
-	}
-	flags := native.Uint32(fixed[8:])
-	l := policy.Link{
-		Index:        int(int32(native.Uint32(fixed[4:]))),
-		Up:           flags&unix.IFF_UP != 0,
-		Loopback:     flags&unix.IFF_LOOPBACK != 0,
-		PointToPoint: flags&unix.IFF_POINTOPOINT != 0,
-	}
-	err = attributes(rest, func(kind uint16, value []byte) error {
-		var n uint32
-		var err error
-		switch kind {
-		case unix.IFLA_IFNAME:
-			l.Name = text(value)
-		case unix.IFLA_MTU:
-			n, err = uint32Of(value)
-			l.MTU = int(n)
-		case unix.IFLA_MASTER:
-			n, err = uint32Of(value)
-			l.Master = int(n)
-		case unix.IFLA_LINKINFO:
-			err = attributes(value, func(kind uint16, value []byte) error {
-				if kind == unix.IFLA_INFO_KIND {
-					l.Kind = text(value)
-				}
-				return nil
-			})
-		}
-		return err
-	})
-	return l, err
 }
 
 // decodeAddress reads an RTM_NEWADDR message (struct ifaddrmsg). On a point-to-point link the local

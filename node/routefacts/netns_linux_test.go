@@ -5,6 +5,7 @@ package routefacts
 import (
 	"context"
 	"net/netip"
+	"os"
 	"os/exec"
 	"runtime"
 	"slices"
@@ -197,6 +198,61 @@ func checkRules(t *testing.T, facts policy.Facts) {
 	}
 	if !slices.ContainsFunc(facts.Rules, users) {
 		t.Errorf("no rule for users 1000 to 1999 with further selectors")
+	}
+}
+
+// TestReadNexthopObjects: with nexthop_compat_mode at 0 the kernel no longer writes into a route what
+// the next hop object stands for.
+func TestReadNexthopObjects(t *testing.T) {
+	for _, mode := range []string{"1", "0"} {
+		t.Run("compat mode "+mode, func(t *testing.T) {
+			inNamespace(t, func() {
+				ip(t, `
+link set lo up
+link add eth0 type veth peer name far
+link set eth0 up
+link set far up
+addr add 192.0.2.2/24 dev eth0
+nexthop add id 1 via 192.0.2.1 dev eth0
+nexthop add id 2 via 192.0.2.7 dev eth0
+nexthop add id 3 blackhole
+nexthop add id 10 group 1/2
+route add 10.1.0.0/16 nhid 1
+route add 10.2.0.0/16 nhid 10
+route add 10.3.0.0/16 nhid 3
+route add 10.4.0.0/16 dev eth0 tos 0x10
+`)
+				ip(t, "nexthop add id 20 dev eth0\nroute add fd00:5::/48 nhid 20\nroute add fd00:6::/48 dev eth0 from fd00:7::/48", "-6")
+				if err := os.WriteFile("/proc/sys/net/ipv4/nexthop_compat_mode", []byte(mode), 0o644); err != nil {
+					t.Error(err)
+				}
+				facts, err := Read(context.Background())
+				if err != nil || len(facts.Warnings) > 0 {
+					t.Errorf("%v, warnings %q", err, facts.Warnings)
+				}
+				checkNexthopRoutes(t, facts)
+			})
+		})
+	}
+}
+
+func checkNexthopRoutes(t *testing.T, facts policy.Facts) {
+	eth, pf := linkNamed(facts, "eth0").Index, netip.MustParsePrefix
+	one := policy.NextHop{Addr: netip.MustParseAddr("192.0.2.1"), Link: eth}
+	two := policy.NextHop{Addr: netip.MustParseAddr("192.0.2.7"), Link: eth}
+	for _, want := range []policy.Route{
+		{Prefix: pf("10.1.0.0/16"), Type: policy.Unicast, NextHops: []policy.NextHop{one}},
+		{Prefix: pf("10.2.0.0/16"), Type: policy.Unicast, NextHops: []policy.NextHop{one, two}},
+		{Prefix: pf("10.3.0.0/16"), Type: policy.Blackhole},
+		{Prefix: pf("10.4.0.0/16"), Type: policy.Unicast, TOS: 0x10, NextHops: []policy.NextHop{{Link: eth}}},
+		{Prefix: pf("fd00:5::/48"), Type: policy.Unicast, NextHops: []policy.NextHop{{Link: eth}}},
+		{Prefix: pf("fd00:6::/48"), Type: policy.Unicast, Source: pf("fd00:7::/48"), NextHops: []policy.NextHop{{Link: eth}}},
+	} {
+		if !slices.ContainsFunc(facts.Routes, func(r policy.Route) bool {
+			return r.Prefix == want.Prefix && r.Type == want.Type && r.TOS == want.TOS && r.Source == want.Source && slices.Equal(r.NextHops, want.NextHops)
+		}) {
+			t.Errorf("no route %+v", want)
+		}
 	}
 }
 

@@ -9,7 +9,10 @@ import (
 	"github.com/culvert-dev/culvert/policy"
 )
 
-var routeTypes = map[uint8]policy.RouteType{
+// rtaNexthopID is RTA_NH_ID of linux/rtnetlink.h.
+const rtaNexthopID = 30
+
+var routeTypes = [...]policy.RouteType{
 	unix.RTN_UNICAST:     policy.Unicast,
 	unix.RTN_LOCAL:       policy.Local,
 	unix.RTN_BROADCAST:   policy.Broadcast,
@@ -21,70 +24,113 @@ var routeTypes = map[uint8]policy.RouteType{
 	unix.RTN_THROW:       policy.Throw,
 }
 
-// decodeRoute reads an RTM_NEWROUTE message (struct rtmsg). use is false for entries that steer
-// nothing: cached ones, and routes all of whose next hops are dead.
-func decodeRoute(m []byte) (r policy.Route, use bool, err error) {
-	fixed, rest, err := header(m, unix.SizeofRtMsg)
-	if err != nil {
-		return policy.Route{}, false, err
-	}
-	flags := native.Uint32(fixed[8:])
-	if flags&unix.RTM_F_CLONED != 0 {
-		return policy.Route{}, false, nil
-	}
-	d := routeDecoder{hop: policy.NextHop{}}
-	d.route = policy.Route{Table: uint32(fixed[4]), Protocol: fixed[5], Scope: fixed[6], Type: routeType(fixed[7])}
-	if err := attributes(rest, d.attribute); err != nil {
-		return policy.Route{}, false, err
-	}
-	if d.route.Prefix, err = prefixOf(d.dst, fixed[1], fixed[0]); err != nil {
-		return policy.Route{}, false, err
-	}
-	if fixed[2] > 0 {
-		if d.route.Source, err = prefixOf(d.src, fixed[2], fixed[0]); err != nil {
-			return policy.Route{}, false, err
-		}
-	}
-	if d.hop != (policy.NextHop{}) && flags&unix.RTNH_F_DEAD == 0 {
-		d.route.NextHops = append(d.route.NextHops, d.hop)
-	}
-	dead := len(d.route.NextHops) == 0 && (d.dead || flags&unix.RTNH_F_DEAD != 0)
-	return d.route, !dead, nil
-}
-
 func routeType(n uint8) policy.RouteType {
-	if t, ok := routeTypes[n]; ok {
-		return t
+	if int(n) < len(routeTypes) && routeTypes[n] != "" {
+		return routeTypes[n]
 	}
 	return policy.RouteType(fmt.Sprintf("type %d", n))
 }
 
-// routeDecoder gathers the attributes of one route.
+// leadsNowhere reports whether a route of type t has no next hop. The kernel reports lo for some.
+func leadsNowhere(t policy.RouteType) bool {
+	return t == policy.Blackhole || t == policy.Unreachable || t == policy.Prohibit || t == policy.Throw
+}
+
+// routeDecoder reads RTM_NEWROUTE messages (struct rtmsg), one after another. A host may have a hundred
+// thousand routes, so their next hops are cut from common blocks and nothing is kept per message.
 type routeDecoder struct {
-	route    policy.Route
+	block []policy.NextHop
+
+	// What one message says, besides the route itself.
 	dst, src netip.Addr
 	hop      policy.NextHop // of a route with one
 	dead     bool           // a next hop was left out because it is dead
+	first    int            // where the route's next hops begin in block
+	// nexthop is the number of the next hop object that the route uses; 0 if none (ip-nexthop(8)).
+	nexthop uint32
 }
 
-func (d *routeDecoder) attribute(kind uint16, value []byte) (err error) {
+// hopBlock is how many next hops are allocated at once.
+const hopBlock = 512
+
+// decode reads a route into r, which must be zero. use is false for entries that steer nothing: cached
+// ones, and routes all of whose next hops are dead. Without use r means nothing.
+func (d *routeDecoder) decode(m []byte, r *policy.Route) (use bool, err error) {
+	fixed, rest, err := header(m, unix.SizeofRtMsg)
+	if err != nil {
+		return false, err
+	}
+	flags := native.Uint32(fixed[8:])
+	if flags&unix.RTM_F_CLONED != 0 {
+		return false, nil
+	}
+	*d = routeDecoder{block: d.block, first: len(d.block)}
+	r.Table, r.TOS, r.Protocol, r.Scope, r.Type = uint32(fixed[4]), fixed[3], fixed[5], fixed[6], routeType(fixed[7])
+	err = attributes(rest, func(kind uint16, value []byte) error { return d.attribute(r, kind, value) })
+	if err == nil {
+		err = d.prefixes(r, fixed)
+	}
+	if err != nil {
+		return false, err
+	}
+	dead := flags&unix.RTNH_F_DEAD != 0
+	if d.hop != (policy.NextHop{}) && !dead {
+		d.add(d.hop)
+	}
+	r.NextHops = d.hops()
+	if leadsNowhere(r.Type) {
+		r.NextHops = nil
+		return true, nil
+	}
+	return len(r.NextHops) > 0 || !dead && !d.dead, nil
+}
+
+// prefixes adds the prefixes, whose lengths are in the header.
+func (d *routeDecoder) prefixes(r *policy.Route, fixed []byte) (err error) {
+	if r.Prefix, err = prefixOf(d.dst, fixed[1], fixed[0]); err == nil && fixed[2] > 0 {
+		r.Source, err = prefixOf(d.src, fixed[2], fixed[0])
+	}
+	return err
+}
+
+func (d *routeDecoder) attribute(r *policy.Route, kind uint16, value []byte) (err error) {
 	switch kind {
 	case unix.RTA_DST:
 		d.dst, err = addrOf(value)
 	case unix.RTA_SRC:
 		d.src, err = addrOf(value)
 	case unix.RTA_PREFSRC:
-		d.route.PreferredSource, err = addrOf(value)
+		r.PreferredSource, err = addrOf(value)
 	case unix.RTA_TABLE:
-		d.route.Table, err = uint32Of(value)
+		r.Table, err = uint32Of(value)
 	case unix.RTA_PRIORITY:
-		d.route.Metric, err = uint32Of(value)
+		r.Metric, err = uint32Of(value)
 	case unix.RTA_MULTIPATH:
 		err = d.multipath(value)
+	case rtaNexthopID:
+		d.nexthop, err = uint32Of(value)
 	default:
 		err = hopAttribute(&d.hop, kind, value)
 	}
 	return err
+}
+
+// add appends a next hop to those of the route at hand.
+func (d *routeDecoder) add(h policy.NextHop) {
+	if len(d.block) == cap(d.block) {
+		begun := d.block[d.first:]
+		d.block = append(make([]policy.NextHop, 0, hopBlock+2*len(begun)), begun...)
+		d.first = 0
+	}
+	d.block = append(d.block, h)
+}
+
+// hops returns the next hops of the route at hand; to append to them does not touch the block.
+func (d *routeDecoder) hops() []policy.NextHop {
+	if d.first == len(d.block) {
+		return nil
+	}
+	return d.block[d.first:len(d.block):len(d.block)]
 }
 
 // hopAttribute reads what belongs to one next hop.
@@ -126,7 +172,7 @@ func (d *routeDecoder) multipath(b []byte) error {
 		if fixed[2]&unix.RTNH_F_DEAD != 0 {
 			d.dead = true
 		} else {
-			d.route.NextHops = append(d.route.NextHops, h)
+			d.add(h)
 		}
 		b = b[min(len(b), align(size)):]
 	}
