@@ -15,3 +15,8 @@ import (
 func Read(context.Context) (policy.Facts, error) {
 	return policy.Facts{}, fmt.Errorf("read the routes of this host: %w on %s", errors.ErrUnsupported, runtime.GOOS)
 }
+
+// ReadIPsec is not written for this platform yet. The error matches [errors.ErrUnsupported].
+func ReadIPsec(context.Context) ([]policy.IPsecPolicy, []string, error) {
+	return nil, nil, fmt.Errorf("read the IPsec policies of this host: %w on %s", errors.ErrUnsupported, runtime.GOOS)
+}
