@@ -15,7 +15,10 @@ import (
 )
 
 // lab is the laboratory that the scenarios share.
-type lab struct{ labctl.Lab }
+type lab struct {
+	labctl.Lab
+	echoIP6, echoPod6 string // of service echo and one of its pods; "" in a lab of IPv4 alone
+}
 
 var shared *lab
 
@@ -31,7 +34,7 @@ func testMain(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	l := &lab{labctl.Lab{Name: os.Getenv("CULVERT_E2E_LAB"), Bin: bin}}
+	l := &lab{Lab: labctl.Lab{Name: os.Getenv("CULVERT_E2E_LAB"), Bin: bin}}
 	if l.Name == "" {
 		l.Name = "e2e"
 		defer l.Run(2*time.Minute, "down")

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -64,11 +65,10 @@ func TestNetworkdDeletesForeignRules(t *testing.T) {
 	l := shared
 	l.networkd(t) // once before, so that all that it changes on a host is there already
 	s := situation{kept: []string{"10.130.255.254"}}
-	cluster := []string{l.EchoIP, l.EchoPod}
-	all := append(cluster, s.others()...)
-	before := l.waysOf(t, all...)
+	all := slices.Concat(l.cluster(s), l.others(s))
+	before := l.look(t, s)
 	l.connect(t, append([]string{"--never-proxy", "10.130.255.254/32"}, allowFlags...)...)
-	l.holds(t, s, before, true, true)
+	l.holds(t, s, before)
 	ours, rules := l.waysOf(t, all...), l.ourRules(t)
 	l.networkd(t)
 	took := eventually(t, 5*time.Second, "rule and routes are back", func() error {
@@ -81,7 +81,7 @@ func TestNetworkdDeletesForeignRules(t *testing.T) {
 		return nil
 	})
 	t.Logf("all was back %s after systemd-networkd", took.Round(time.Millisecond))
-	l.holds(t, s, before, true, true)
+	l.holds(t, s, before)
 }
 
 // ourRules returns our rules and routes of both families.

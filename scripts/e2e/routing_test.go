@@ -21,6 +21,11 @@ const (
 	uninvolved = "10.77.1.1"   // inside what companies route, but nobody's
 	unusedPod  = "10.132.0.70" // inside 10.132.0.64/26
 	bridged    = "10.132.200.5"
+
+	corpHost6   = "fd20::80"
+	publicHost6 = "2001:db8:203::10"
+	apiServer6  = "fd50::11"
+	uninvolved6 = "fd77::1"
 )
 
 // ways holds, for addresses, the host's answer to "which interface for it": the result of asking the
@@ -76,10 +81,34 @@ func differ(before, now ways, addrs []string) string {
 	return out.String()
 }
 
-// others are the addresses that no connection of these scenarios has to do with.
-func (s situation) others() []string {
+// cluster returns the addresses that a connection takes in a situation.
+func (l *lab) cluster(s situation) []string { return append(l.echoes(), s.taken...) }
+
+// echoes returns the addresses of a service and of a pod, in each family.
+func (l *lab) echoes() []string {
+	list := []string{l.EchoIP, l.EchoPod}
+	if l.echoIP6 != "" {
+		list = append(list, l.echoIP6, l.echoPod6)
+	}
+	return list
+}
+
+// others returns the addresses that a connection has nothing to do with in a situation.
+func (l *lab) others(s situation) []string {
 	list := []string{corpHost, publicHost, vpnServer, apiServer, lanRouter, uninvolved}
+	if l.echoIP6 != "" {
+		list = append(list, corpHost6, publicHost6, apiServer6, uninvolved6)
+	}
 	return append(list, s.kept...)
+}
+
+// bystanders returns the URLs of those beside the cluster who may be there to answer.
+func (l *lab) bystanders() []string {
+	list := []string{"http://" + corpHost + "/", "http://" + publicHost + "/"}
+	if l.echoIP6 != "" {
+		list = append(list, "http://["+corpHost6+"]/", "http://["+publicHost6+"]/")
+	}
+	return list
 }
 
 // situation is one way in which a workstation's packets are steered.
@@ -129,22 +158,33 @@ func (l *lab) script(t *testing.T, lines []string) {
 	}
 }
 
-// answers reports which of the hosts beside the cluster answer a request.
-func (l *lab) answers() (corp, public bool) {
-	ask := func(host string) bool {
-		return l.WS(5*time.Second, "curl", "-sS", "--fail", "--max-time", "2", "-o", "/dev/null", "http://"+host+"/").Code == 0
+// answering returns those of urls that answer a request.
+func (l *lab) answering(urls []string) []string {
+	var list []string
+	for _, url := range urls {
+		if l.WS(5*time.Second, "curl", "-sS", "--fail", "--max-time", "2", "-o", "/dev/null", url).Code == 0 {
+			list = append(list, url)
+		}
 	}
-	return ask(corpHost), ask(publicHost)
+	return list
+}
+
+// was is what the workstation had before a connection.
+type was struct {
+	ways      ways
+	answering []string
+}
+
+func (l *lab) look(t *testing.T, s situation) was {
+	t.Helper()
+	return was{l.waysOf(t, slices.Concat(l.cluster(s), l.others(s))...), l.answering(l.bystanders())}
 }
 
 // check plays the whole course: what a plain connect says, what holds while connected with the
 // settings, and that all is as before in the end.
 func (l *lab) check(t *testing.T, s situation) {
 	t.Helper()
-	cluster := append([]string{l.EchoIP, l.EchoPod}, s.taken...)
-	all := slices.Concat(cluster, s.others())
-	before := l.waysOf(t, all...)
-	corp, public := l.answers()
+	before := l.look(t, s)
 	l.plainConnect(t, s)
 	flags := s.flags
 	if flags == nil {
@@ -152,35 +192,36 @@ func (l *lab) check(t *testing.T, s situation) {
 	}
 	t.Run("connected", func(t *testing.T) {
 		l.connect(t, flags...)
-		l.holds(t, s, before, corp, public)
+		l.holds(t, s, before)
 	})
-	if diff := differ(before, l.waysOf(t, all...), all); diff != "" {
+	all := slices.Concat(l.cluster(s), l.others(s))
+	if diff := differ(before.ways, l.waysOf(t, all...), all); diff != "" {
 		t.Errorf("after quit:\n%s", diff)
 	}
 }
 
 // holds checks what must be true while connected: the cluster through the tunnel and answering, the
 // rest as before.
-func (l *lab) holds(t *testing.T, s situation, before ways, corp, public bool) {
+func (l *lab) holds(t *testing.T, s situation, before was) {
 	t.Helper()
-	cluster := append([]string{l.EchoIP, l.EchoPod}, s.taken...)
-	now := l.waysOf(t, append(slices.Clone(cluster), s.others()...)...)
+	cluster, others := l.cluster(s), l.others(s)
+	now := l.waysOf(t, slices.Concat(cluster, others)...)
 	for _, a := range cluster {
 		if !through(now[a]) {
 			t.Errorf("%s does not go through the tunnel: %s", a, now[a])
 		}
 	}
-	if diff := differ(before, now, s.others()); diff != "" {
+	if diff := differ(before.ways, now, others); diff != "" {
 		t.Errorf("not the way it was:\n%s", diff)
 	}
 	must(t, l.curl("http://echo.default/"), "GET a service by name", "pod")
 	must(t, l.curl("http://"+l.EchoPod+":8080/"), "GET a pod by address", "pod")
-	corpNow, publicNow := l.answers()
-	if corp && !corpNow {
-		t.Errorf("the company does not answer any more: %s", l.curl("http://"+corpHost+"/"))
+	if l.echoIP6 != "" {
+		must(t, l.curl("http://["+l.echoIP6+"]/"), "GET a service by IPv6 address", "pod")
+		must(t, l.curl("http://["+l.echoPod6+"]:8080/"), "GET a pod by IPv6 address", "pod")
 	}
-	if public && !publicNow {
-		t.Errorf("the internet does not answer any more: %s", l.curl("http://"+publicHost+"/"))
+	if now := l.answering(before.answering); !slices.Equal(now, before.answering) {
+		t.Errorf("before, all of %v answered, now only %v", before.answering, now)
 	}
 }
 

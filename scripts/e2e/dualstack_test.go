@@ -1,0 +1,78 @@
+//go:build lab
+
+package e2e
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/culvert-dev/culvert/scripts/internal/labctl"
+)
+
+// dualLab brings up a second, small lab whose cluster has both families, or takes the one that
+// CULVERT_E2E_LAB6 names.
+func dualLab(t *testing.T) *lab {
+	t.Helper()
+	l := &lab{Lab: labctl.Lab{Name: os.Getenv("CULVERT_E2E_LAB6"), Bin: shared.Bin}}
+	if l.Name == "" {
+		l.Name = "e2e-six"
+		t.Cleanup(func() { must(t, l.Run(2*time.Minute, "down"), "lab down") })
+		must(t, l.Run(10*time.Minute, "up", "--light", "--dual-stack", "--vpn", "openvpn"), "lab up --dual-stack")
+	}
+	if err := l.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	for target, query := range map[*string][]string{
+		&l.echoPod6: {"get", "pods", "-l", "app=echo", "-o", "jsonpath={.items[0].status.podIPs[1].ip}"},
+		&l.echoIP6:  {"get", "service", "echo", "-o", "jsonpath={.spec.clusterIPs[1]}"},
+	} {
+		r := l.Kubectl(query...)
+		if *target = strings.TrimSpace(r.Out); *target == "" {
+			t.Fatalf("kubectl %v: %s", query, r)
+		}
+	}
+	return l
+}
+
+// allowFlags6 are allowFlags with the cluster's IPv6 prefixes.
+var allowFlags6 = []string{"--allow-conflicting-subnets", "10.128.0.0/9,fd00:10::/32"}
+
+// situations6 are situations of a workstation with both families.
+var situations6 = []situation{
+	{
+		name: "OpenVPN, of IPv6 only a more specific route inside the pods",
+		vpn:  "openvpn", routes: "fd00:10:132::40/122",
+		refused:   []string{"fd00:10:132::/56 pods covers fd00:10:132::40/122 on tun0 (OpenVPN, table main)"},
+		unclaimed: []string{"10.13", "services"},
+		taken:     []string{"fd00:10:132::70"},
+	},
+	{
+		name: "OpenVPN, full tunnel in pieces: def1 and redirect-gateway ipv6",
+		vpn:  "openvpn", routes: "0.0.0.0/0,::/0",
+	},
+	{
+		name: "a bare tunnel with the two halves of IPv6",
+		vpn:  "route", routes: "10.20.0.0/16,::/1,8000::/1",
+	},
+	{
+		name: "wg-quick, full tunnel of both families",
+		vpn:  "wireguard", routes: "0.0.0.0/0,::/0",
+	},
+	{
+		name: "NetBird, an exit node for both families",
+		vpn:  "netbird", routes: "0.0.0.0/0,::/0",
+	},
+}
+
+func TestSituationsDualStack(t *testing.T) {
+	l := dualLab(t)
+	for _, s := range situations6 {
+		t.Run(s.name, func(t *testing.T) {
+			s.flags = allowFlags6
+			l.arrange(t, s)
+			l.check(t, s)
+		})
+	}
+}
