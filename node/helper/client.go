@@ -123,6 +123,19 @@ func (c *Client) Reset(ctx context.Context, prefixes []netip.Prefix) (int, error
 	return a.Reset, err
 }
 
+// IPsec returns the IPsec policies of the host. From the first call on the helper watches them and
+// sends an [Event] when they have changed. It needs no open interface.
+func (c *Client) IPsec(ctx context.Context) (IPsec, error) {
+	a, err := c.ask(ctx, request{Type: typeIPsec})
+	if err != nil {
+		return IPsec{}, err
+	}
+	if a.IPsec == nil {
+		return IPsec{}, errors.New("the helper's answer to ipsec has no content")
+	}
+	return *a.IPsec, nil
+}
+
 // Close has the helper restore everything and end, and returns what could not be restored. A last
 // that is not nil, a JSON object, is kept at [Paths.LastStatus] until the next start.
 func (c *Client) Close(ctx context.Context, last json.RawMessage) error {

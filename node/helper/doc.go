@@ -22,6 +22,8 @@
 // begin and end ([Contested]). [Client.Reset] ends the sockets that a prefix leaves behind which was
 // taken from the tunnel.
 //
+// [Client.IPsec] reads for the user half what only root may read of what steers packets.
+//
 // A lock on a file in the run directory is held by helper and guard as long as one of them lives; it
 // says whether a connection is running, and makes a second one of the same name impossible.
 //

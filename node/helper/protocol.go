@@ -12,6 +12,7 @@ import (
 
 	"github.com/culvert-dev/culvert/dns/hostdns"
 	"github.com/culvert-dev/culvert/node/hostnet"
+	"github.com/culvert-dev/culvert/policy"
 )
 
 // The protocol on the socketpair: each message is a length (4 bytes, big endian, of what follows) and
@@ -33,6 +34,7 @@ const (
 	typeOpen  = "open"
 	typeApply = "apply"
 	typeReset = "reset"
+	typeIPsec = "ipsec"
 	typeClose = "close"
 )
 
@@ -69,6 +71,7 @@ type response struct {
 	Opened  *opened `json:"opened,omitempty"`
 	// Reset is the number of sockets ended, also beside an Error.
 	Reset int    `json:"reset,omitempty"`
+	IPsec *IPsec `json:"ipsec,omitempty"`
 	Event *Event `json:"event,omitempty"`
 	// Files say what the descriptors that came along are, in their order.
 	Files []fileRole `json:"files,omitempty"`
@@ -99,6 +102,15 @@ type Event struct {
 	Host *hostdns.Config `json:"host,omitempty"`
 	// Contested says that another program fights for the host's network, or that it no longer does.
 	Contested *Contested `json:"contested,omitempty"`
+	// IPsecChanged says that [Client.IPsec] has another answer than the last time.
+	IPsecChanged bool `json:"ipsecChanged,omitempty"`
+}
+
+// IPsec are the IPsec policies of the host, which only root may read.
+type IPsec struct {
+	Policies []policy.IPsecPolicy `json:"policies,omitempty"`
+	// Warnings name what could not be read, for policy.Facts.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // Contested is a fight with another program which the helper does not join in: it tries again every
@@ -233,7 +245,7 @@ func parseRequest(body []byte) (request, error) {
 	}
 	wantOpen, wantState, wantReset := req.Type == typeOpen, req.Type == typeApply, req.Type == typeReset
 	switch req.Type {
-	case typeHello, typeOpen, typeApply, typeReset, typeClose:
+	case typeHello, typeOpen, typeApply, typeReset, typeIPsec, typeClose:
 	default:
 		return request{}, fmt.Errorf("request of unknown type %q", req.Type)
 	}

@@ -40,6 +40,8 @@ func TestReadRequest(t *testing.T) {
 		"open without its part":       {frame(`{"version":1,"type":"open"}`), "wrong parts"},
 		"hello with a state":          {frame(`{"version":1,"type":"hello","state":{}}`), "wrong parts"},
 		"reset":                       {frame(`{"version":1,"id":1,"type":"reset","reset":["10.130.0.0/16","fd10::/64"]}`), ""},
+		"ipsec":                       {frame(`{"version":1,"id":1,"type":"ipsec"}`), ""},
+		"ipsec with prefixes":         {frame(`{"version":1,"id":1,"type":"ipsec","reset":["10.0.0.0/8"]}`), "wrong parts"},
 		"reset of nothing":            {frame(`{"version":1,"id":1,"type":"reset","reset":[]}`), "wrong parts"},
 		"reset without its part":      {frame(`{"version":1,"id":1,"type":"reset"}`), "wrong parts"},
 		"hello with prefixes":         {frame(`{"version":1,"id":1,"type":"hello","reset":[]}`), "wrong parts"},
@@ -73,7 +75,7 @@ func FuzzRequest(f *testing.F) {
 	open, state := fine()
 	reset := []netip.Prefix{netip.MustParsePrefix("10.130.0.0/16"), netip.MustParsePrefix("fd10::/64")}
 	for _, r := range []request{
-		{Type: typeHello}, {Type: typeClose}, {Type: typeOpen, Open: &open}, {Type: typeApply, State: &state}, {Type: typeReset, Reset: reset},
+		{Type: typeHello}, {Type: typeClose}, {Type: typeOpen, Open: &open}, {Type: typeApply, State: &state}, {Type: typeReset, Reset: reset}, {Type: typeIPsec},
 	} {
 		r.Version = protocolVersion
 		data, err := encode(r)

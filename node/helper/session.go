@@ -17,6 +17,8 @@ import (
 	"github.com/culvert-dev/culvert/internal/version"
 	"github.com/culvert-dev/culvert/node/hostnet"
 	"github.com/culvert-dev/culvert/node/journal"
+	"github.com/culvert-dev/culvert/node/routefacts"
+	"github.com/culvert-dev/culvert/policy"
 )
 
 const (
@@ -53,6 +55,9 @@ type Options struct {
 
 	// listenDNS replaces the binding of the resolver's sockets, which needs the kernel; for tests.
 	listenDNS func(context.Context, *descriptors, []netip.Prefix) error
+	// readIPsec and watchIPsec replace the kernel's policies; for tests.
+	readIPsec  func(context.Context) ([]policy.IPsecPolicy, []string, error)
+	watchIPsec func() (ipsecWatch, error)
 }
 
 // Run serves one user half until that ends, asks for it, or ctx is cancelled, and then restores
@@ -86,6 +91,10 @@ func newSession(o Options) (*session, error) {
 		Name: o.Name, Path: s.Paths.ResolvConf, Log: o.Log,
 		Journal: s.journalResolver, Lookup: s.Paths.hooked,
 	}
+	if s.readIPsec == nil {
+		s.readIPsec = routefacts.ReadIPsec
+		s.watchIPsec = func() (ipsecWatch, error) { return routefacts.NewIPsecWatcher() }
+	}
 	return s, nil
 }
 
@@ -103,7 +112,8 @@ type session struct {
 	forward  contest       // with whoever moves in front of our rules
 	changed  <-chan struct{}
 	unwatch  func() // ends what signals changed; nil while the interface is not open
-	idle     bool   // nothing was asked for since Idle was called
+	ipsec    ipsecTold
+	idle     bool // nothing was asked for since Idle was called
 	guardPID int
 }
 
@@ -116,6 +126,7 @@ func (s *session) run(ctx context.Context) error {
 	reader.Go(func() { gone(s.read(partner, requests)) })
 	defer func() {
 		_ = s.Conn.Close()
+		s.ipsec.stop()
 		reader.Wait()
 	}()
 	reason := s.serve(partner, requests)
@@ -189,6 +200,8 @@ func (s *session) serve(ctx context.Context, requests <-chan request) error {
 		case <-again:
 			s.Log.Warn("the guard has ended; starting another")
 			guard, started = s.startGuard(), time.Now()
+		case <-s.ipsec.changes:
+			s.noticeIPsec(ctx)
 		case <-s.changed:
 			if settled == nil && !s.repairs.contested() {
 				settled = time.After(settleFor)
@@ -245,6 +258,8 @@ func (s *session) handle(ctx context.Context, req request) error {
 		err = s.handleApply(ctx, *req.State, time.Now())
 	case typeReset:
 		resp.Reset, err = s.handleReset(req.Reset)
+	case typeIPsec:
+		resp.IPsec, err = s.handleIPsec(ctx)
 	}
 	defer closeAll(files)
 	if err != nil {
