@@ -134,8 +134,8 @@ func (c *claimer) decide(l *live) {
 		}
 	}
 	if c.interest.overlaps(p) {
-		c.v.extra = append(c.v.extra, Route{Prefix: p, Type: RouteType(l.Action)})
-		c.out = append(c.out, claim{prefix: p, named: p, route: int32(len(c.v.routes) + len(c.v.extra) - 1), rule: l.Priority, whole: p.Bits() == 0})
+		n := c.v.addExtra(Route{Prefix: p, Type: RouteType(l.Action)})
+		c.out = append(c.out, claim{prefix: p, named: p, route: n, rule: l.Priority, whole: p.Bits() == 0})
 	}
 }
 

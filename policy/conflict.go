@@ -51,17 +51,20 @@ type Conflict struct {
 	Yielded []netip.Prefix `json:"yielded,omitempty"`
 }
 
-// Claim is a route of somebody else.
+// Claim is a route of somebody else, or an IPsec policy.
 type Claim struct {
 	Prefix netip.Prefix `json:"prefix"`
-	// Rule is the priority of the first rule that leads to the route.
-	Rule      uint32    `json:"rule"`
-	Table     uint32    `json:"table,omitempty"`
-	TableName string    `json:"tableName,omitempty"`
-	Type      RouteType `json:"type"`
-	Metric    uint32    `json:"metric,omitempty"`
-	Protocol  uint8     `json:"protocol,omitempty"`
+	// Rule is the priority of the first rule that leads to the route; 0 for an IPsec policy.
+	Rule      uint32 `json:"rule"`
+	Table     uint32 `json:"table,omitempty"`
+	TableName string `json:"tableName,omitempty"`
+	// Type is that of the route, or [TypeIPsec] or [TypeIPsecDiscard].
+	Type RouteType `json:"type"`
+	// Metric is the route's, or the policy's priority.
+	Metric   uint32 `json:"metric,omitempty"`
+	Protocol uint8  `json:"protocol,omitempty"`
 	// Interfaces and NextHops have one entry per next hop; a route onto the link has none of the latter.
+	// An IPsec policy has no interface, and the other end of its tunnel for a next hop.
 	Interfaces []string     `json:"interfaces,omitempty"`
 	NextHops   []netip.Addr `json:"nextHops,omitempty"`
 	// Owner is who probably made the route; "" if nothing is known.
@@ -171,7 +174,9 @@ func (v *view) describe(r *Route, c claim) Claim {
 	if r.Table != 0 {
 		d.TableName = tableName(r.Table)
 	}
-	if len(r.NextHops) == 1 {
+	if isIPsec(r.Type) {
+		d.VPN = r.Type == TypeIPsec
+	} else if len(r.NextHops) == 1 {
 		l := v.link(r.NextHops[0].Link)
 		d.Interfaces, d.Owner, d.VPN = l.names, l.owner.owner, l.owner.class == classVPN
 	} else {
@@ -202,6 +207,9 @@ func (v *view) describeHops(d *Claim, hops []NextHop) {
 func (v *view) where(c claim) string { return v.describe(v.route(c.route), c).where() }
 
 func (c Claim) where() string {
+	if isIPsec(c.Type) {
+		return c.policy()
+	}
 	place := string(c.Type) // blackhole and its kin lead nowhere, though IPv6 names an interface
 	if c.Type == Unicast && len(c.Interfaces) > 0 {
 		place = "on " + strings.Join(c.Interfaces, ", ")
@@ -218,6 +226,17 @@ func (c Claim) where() string {
 		notes = append(notes, fmt.Sprintf("rule %d", c.Rule))
 	}
 	return place + " (" + strings.Join(notes, ", ") + ")"
+}
+
+// policy is where the packets that an IPsec policy catches go: "IPsec policy (to 203.0.113.9)".
+func (c Claim) policy() string {
+	switch {
+	case c.Type == TypeIPsecDiscard:
+		return "IPsec policy (discard)"
+	case len(c.NextHops) > 0:
+		return fmt.Sprintf("IPsec policy (to %s)", c.NextHops[0])
+	}
+	return "IPsec policy"
 }
 
 // effective returns those protected prefixes that hold back a wanted address.

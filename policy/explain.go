@@ -47,7 +47,8 @@ type Explanation struct {
 	// Host is the route that an ordinary packet takes when ours does not catch it; nil if there is none.
 	Host *Claim `json:"host,omitempty"`
 	// Claims are all routes of others that bear on the address, default routes left out, in the order
-	// in which the kernel would come to them.
+	// in which the kernel would come to them, and behind them all IPsec policies: one of those takes the
+	// packet whatever its route says.
 	Claims []Claim `json:"claims"`
 }
 
@@ -72,12 +73,12 @@ func Explain(in Input, a netip.Addr) Explanation {
 	if e.Rule = v.rule(IPv4, claims, s.tunnel); a.Is6() {
 		e.Rule = v.rule(IPv6, claims, s.tunnel)
 	}
-	v.explainHost(&e)
+	v.explainHost(&e, in.Facts.IPsec)
 	return e
 }
 
 // explainHost fills in the routes of others.
-func (v *view) explainHost(e *Explanation) {
+func (v *view) explainHost(e *Explanation, policies []IPsecPolicy) {
 	all := v.claims(rangesOf(hostPrefix(e.Addr)))[familyOf(e.Addr)]
 	slices.SortStableFunc(all, func(a, b claim) int { return v.compareClaims(b, a) })
 	for _, c := range all {
@@ -88,5 +89,8 @@ func (v *view) explainHost(e *Explanation) {
 		if !c.whole && !c.again {
 			e.Claims = append(e.Claims, d)
 		}
+	}
+	for _, c := range v.ipsecClaims(policies, rangesOf(hostPrefix(e.Addr))) {
+		e.Claims = append(e.Claims, v.describe(v.route(c.route), c))
 	}
 }

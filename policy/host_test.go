@@ -16,6 +16,9 @@ import (
 //	blackhole 10.66.0.0/16
 //	rule 32765: not fwmark 0xca6c lookup 51820
 //	rule6 5270: to fd00::/8 lookup 52
+//	link red vrf table 88
+//	link eth1 - 10.0.0.1/24 master red
+//	ipsec protect 10.0.0.0/8 from 10.9.0.2 priority 5 peer 203.0.113.9
 //
 // The default rules are always there.
 func host(t testing.TB, text string) Facts {
@@ -54,6 +57,8 @@ func (h *hostParser) line() {
 		h.rule(IPv4)
 	case "rule6":
 		h.rule(IPv6)
+	case "ipsec":
+		h.ipsec(IPsecAction(h.word()), h.word())
 	case "blackhole", "unreachable", "prohibit", "throw", "local", "broadcast":
 		h.route(RouteType(first), h.word())
 	default:
@@ -82,6 +87,10 @@ func (h *hostParser) link() {
 			l.PointToPoint = true
 		case "lo":
 			l.Loopback = true
+		case "table":
+			l.VRFTable = h.number(h.word())
+		case "master":
+			l.Master = h.linkIndex(h.word())
 		default:
 			l.Addresses = append(l.Addresses, netip.MustParsePrefix(w))
 		}
@@ -139,12 +148,42 @@ func (h *hostParser) route(kind RouteType, prefix string) {
 			r.Protocol = uint8(h.number(h.word()))
 		case "scope":
 			r.Scope = uint8(h.number(h.word()))
+		case "tos":
+			r.TOS = uint8(h.number(h.word()))
 		default:
 			h.t.Fatalf("test host: route: unknown word %q", w)
 		}
 	}
 	done()
 	h.facts.Routes = append(h.facts.Routes, r)
+}
+
+func (h *hostParser) ipsec(action IPsecAction, dst string) {
+	p := IPsecPolicy{Dst: h.prefix(dst), Src: all4, Action: action}
+	if p.Dst.Addr().Is6() {
+		p.Src = all6
+	}
+	for w := h.word(); w != ""; w = h.word() {
+		switch w {
+		case "from":
+			p.Src = h.prefix(h.word())
+		case "priority":
+			p.Priority = h.number(h.word())
+		case "peer":
+			p.Peer = netip.MustParseAddr(h.word())
+		case "if_id":
+			p.IfID = h.number(h.word())
+		case "fwmark":
+			p.Mark = Mark{h.number(h.word()), ^uint32(0)}
+		case "dev":
+			p.Link = h.linkIndex(h.word())
+		case "partial":
+			p.Partial = true
+		default:
+			h.t.Fatalf("test host: ipsec: unknown word %q", w)
+		}
+	}
+	h.facts.IPsec = append(h.facts.IPsec, p)
 }
 
 func (h *hostParser) rule(f Family) {

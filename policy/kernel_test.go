@@ -81,7 +81,7 @@ func (k kernel) lookup(p packet) Route {
 
 func (k kernel) inTable(table uint32, dst netip.Addr) (best Route, ok bool) {
 	for _, r := range k.routes {
-		if r.Table != table || !r.Prefix.Contains(dst) {
+		if r.Table != table || r.TOS != 0 || !r.Prefix.Contains(dst) {
 			continue
 		}
 		if !ok || r.Prefix.Bits() > best.Prefix.Bits() || r.Prefix.Bits() == best.Prefix.Bits() && r.Metric < best.Metric {

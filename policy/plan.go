@@ -142,8 +142,9 @@ func (v *view) sweep(in Input) (*sweep, map[Family][]claim) {
 	wanted := wants(in.Cluster, in.Settings)
 	interest := interest(wanted, in.Overlay)
 	claims := v.claims(interest)
-	protected := v.protected(in.Protected, claims, interest)
-	return newSweep(v, wanted, in, claims, protected), claims
+	protected := v.protected(in, claims, interest)
+	ipsec := v.ipsecClaims(in.Facts.IPsec, interest)
+	return newSweep(v, wanted, in, slices.Concat(claims[IPv4], claims[IPv6], ipsec), protected), claims
 }
 
 // interest returns all addresses that may go through the tunnel.

@@ -371,6 +371,77 @@ var situations = []situation{{
 	host: office + "link tun0 tun p2p\n10.130.0.0/17 dev tun0\n10.130.128.0/17 dev tun0",
 	conflicts: `10.130.0.0/16 covers 10.130.0.0/17 tun0 unresolved open 10.130.0.0/17
 		10.130.0.0/16 covers 10.130.128.0/17 tun0 unresolved open 10.130.128.0/17`,
+}, {
+	name: "an IPsec policy takes 10.0.0.0/8, whatever the routes say", cluster: lab,
+	host: office + "ipsec protect 10.0.0.0/8 peer 203.0.113.9",
+	conflicts: `10.130.0.0/16 inside 10.0.0.0/8 - unresolved open 10.130.0.0/16
+		10.132.0.0/16 inside 10.0.0.0/8 - unresolved open 10.132.0.0/16`,
+}, {
+	// culvert0 has disable_xfrm, so that our route is enough, however late.
+	name: "the same, one subnet allowed, the other left", cluster: lab, flags: []string{"--conflict=10.130.0.0/16=allow,10.132.0.0/16=yield"},
+	host:    office + "ipsec protect 10.0.0.0/8 peer 203.0.113.9",
+	allowed: "10.130.0.0/16", routes: "10.130.0.0/16", v4: 32765,
+	conflicts: `10.130.0.0/16 inside 10.0.0.0/8 - allowed
+		10.132.0.0/16 inside 10.0.0.0/8 - yielded`,
+}, {
+	name: "strongSwan: virtual address as source, table 220, policy inside the pods", cluster: lab,
+	host: office + `
+		link ipsec0 - 10.9.0.2/32
+		10.132.64.0/18 via 192.168.7.1 dev eth0 table 220
+		rule 220: lookup 220
+		ipsec protect 10.132.64.0/18 from 10.9.0.2 peer 203.0.113.9`,
+	allowed: "10.130.0.0/16 10.132.0.0/18 10.132.128.0/17", routes: "10.130.0.0/16 10.132.0.0/16 throw 10.132.64.0/18", v4: 32765,
+	conflicts: `10.132.0.0/16 covers 10.132.64.0/18 - unresolved open 10.132.64.0/18
+		10.132.0.0/16 covers 10.132.64.0/18 eth0 unresolved open 10.132.64.0/18`,
+}, {
+	name: "IPsec policies for others' packets, and one that takes everything", cluster: lab,
+	host: office + `
+		link culvert0 tun p2p 10.9.0.3/32
+		ipsec protect 10.0.0.0/8 if_id 42
+		ipsec protect 10.0.0.0/8 fwmark 0x1
+		ipsec protect 10.0.0.0/8 from 10.9.0.0/24
+		ipsec protect 10.0.0.0/8 dev culvert0
+		ipsec protect default peer 203.0.113.9`,
+	own:     Own{Interface: "culvert0", Table: 7830},
+	allowed: "10.130.0.0/16 10.132.0.0/16", routes: "10.130.0.0/16 10.132.0.0/16", v4: 32765,
+}, {
+	name: "an IPsec policy behind an exemption of the services, and one too narrow", cluster: lab,
+	host: office + `
+		ipsec protect 10.0.0.0/8 priority 9
+		ipsec bypass 10.130.0.0/16 priority 8
+		ipsec bypass 10.132.0.0/24 priority 8 partial
+		ipsec bypass 10.132.1.0/24 priority 8 from 192.168.7.2
+		ipsec bypass 10.132.2.0/24 priority 10`,
+	allowed: "10.130.0.0/16", routes: "10.130.0.0/16", v4: 32765,
+	conflicts: "10.132.0.0/16 inside 10.0.0.0/8 - unresolved open 10.132.0.0/16",
+}, {
+	name: "the other end of an IPsec tunnel inside an allowed prefix: the VPN lives", cluster: cluster("10.130.0.0/30"), flags: []string{"--allow-conflicting-subnets=10.130.0.0/30"},
+	host:    office + "ipsec discard 10.130.0.0/16\nipsec protect 172.20.0.0/16 peer 10.130.0.1",
+	allowed: "10.130.0.0/32 10.130.0.2/31", routes: "10.130.0.0/30 throw 10.130.0.1/32", v4: 32765,
+	conflicts: "10.130.0.0/30 inside 10.130.0.0/16 - allowed", warning: "other end of an IPsec tunnel",
+}, {
+	name: "a VRF with the cluster's addresses, which only its own packets see", cluster: lab,
+	host: office + `
+		link red vrf table 88
+		link eth1 - 10.130.0.2/24 master red
+		default via 10.130.0.1 dev eth1 table 88
+		10.130.0.0/24 dev eth1 table 88 proto kernel
+		local 10.130.0.2 dev eth1 table 88 proto kernel
+		rule 1000: l3mdev`,
+	allowed: "10.130.0.0/16 10.132.0.0/16", routes: "10.130.0.0/16 10.132.0.0/16", v4: 32765,
+}, {
+	name: "the same with a rule that leads ordinary packets in", cluster: cluster("10.130.0.0/16"),
+	host: office + `
+		link red vrf table 88
+		link eth1 - 10.130.0.2/24 master red
+		10.130.0.0/16 via 10.130.0.1 dev eth1 table 88
+		local 10.130.0.2 dev eth1 table 88 proto kernel
+		rule 1000: l3mdev
+		rule 5000: lookup 88`,
+	conflicts: "10.130.0.0/16 equal 10.130.0.0/16 eth1 unresolved open 10.130.0.0/16", warning: "10.130.0.2/32 does not go through the tunnel: address of this workstation",
+}, {
+	name: "a route for another type of service", cluster: lab, host: office + "10.0.0.0/8 via 192.168.7.9 dev eth0 tos 0x10",
+	allowed: "10.130.0.0/16 10.132.0.0/16", routes: "10.130.0.0/16 10.132.0.0/16", v4: 32765,
 }}
 
 const tailscale = `

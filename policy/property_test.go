@@ -42,6 +42,12 @@ func samples(in Input) []netip.Addr {
 	for _, p := range in.Protected {
 		prefixes = append(prefixes, p.Prefix)
 	}
+	for _, p := range in.Facts.IPsec {
+		prefixes = append(prefixes, p.Dst)
+		if p.Peer.IsValid() {
+			prefixes = append(prefixes, hostPrefix(p.Peer))
+		}
+	}
 	seen := map[netip.Addr]bool{}
 	var out []netip.Addr
 	for _, p := range prefixes {
@@ -104,6 +110,9 @@ func (c checker) print() {
 	}
 	for _, r := range c.in.Facts.Routes {
 		c.t.Logf("route %+v", r)
+	}
+	for _, p := range c.in.Facts.IPsec {
+		c.t.Logf("policy %+v", p)
 	}
 	for _, l := range c.in.Facts.Links {
 		c.t.Logf("link %+v", l)

@@ -9,16 +9,17 @@ import (
 
 // protected returns everything that must not enter the tunnel, as far as it is of interest: what the
 // caller named, and what the facts show. Sorted, one entry per prefix and reason.
-func (v *view) protected(named []Protected, claims map[Family][]claim, interest rangeSet) []Protected {
+func (v *view) protected(in Input, claims map[Family][]claim, interest rangeSet) []Protected {
 	g := guard{interest: interest, seen: map[Protected]bool{}}
-	for _, p := range named {
+	for _, p := range in.Protected {
 		g.add(p.Prefix, p.Reason)
 	}
+	v.protectPeers(&g, in.Facts.IPsec)
 	v.protectOwnAddresses(&g)
 	tunnels := v.hasTunnel()
 	for i := range v.routes {
 		r := &v.routes[i]
-		if v.isOwn(r) {
+		if v.isOwn(r) || v.vrfOnly[r.Table] {
 			continue
 		}
 		if v.whole[i] {
@@ -61,11 +62,14 @@ func (g *guard) add(p netip.Prefix, reason string) {
 // any rule of ours.
 func (v *view) protectOwnAddresses(g *guard) {
 	for i := range v.routes {
-		if r := &v.routes[i]; r.Type == Local && !v.isOwn(r) {
+		if r := &v.routes[i]; r.Type == Local && !v.isOwn(r) && !v.vrfOnly[r.Table] {
 			g.add(r.Prefix, "address of this workstation")
 		}
 	}
 	for _, l := range v.links {
+		if v.vrfOnly[l.VRFTable] || v.vrfOnly[v.links[l.Master].VRFTable] {
+			continue
+		}
 		for _, a := range l.Addresses {
 			if a.IsValid() && l.Index != v.ownIdx {
 				g.add(hostPrefix(a.Addr()), "address of this workstation")

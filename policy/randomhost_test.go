@@ -53,6 +53,8 @@ func (h randomHost) route() Route {
 		r.Protocol = ProtocolKernel
 	case 4:
 		r.NextHops[0].Addr = h.addr()
+	case 5:
+		r.TOS = 0x10
 	}
 	return r
 }
@@ -73,6 +75,51 @@ func (h randomHost) defaults() []Route {
 		out = append(out, Route{Prefix: netip.MustParsePrefix(p), Table: table, Type: Unicast, NextHops: []NextHop{hop}})
 	}
 	return out
+}
+
+// ipsec returns a policy; its source is often one that some packets have and others have not.
+func (h randomHost) ipsec() IPsecPolicy {
+	p := IPsecPolicy{Src: all4, Dst: h.prefix(), Action: IPsecProtect, Priority: uint32(h.r.IntN(4))}
+	if h.family == IPv6 {
+		p.Src = all6
+	}
+	switch h.r.IntN(10) {
+	case 0, 1, 2, 3:
+		p.Action = IPsecBypass
+	case 4:
+		p.Action = IPsecDiscard
+	case 5:
+		p.Peer = h.addr()
+	case 6:
+		p.Dst = p.Src
+	}
+	switch h.r.IntN(10) {
+	case 0, 1:
+		p.Src = h.prefix()
+	case 2:
+		p.Mark = Mark{0xca6c, ^uint32(0)}
+	case 3:
+		p.IfID = 42
+	case 4:
+		p.Link = 1 + h.r.IntN(3)
+	case 5:
+		p.Partial = true
+	}
+	return p
+}
+
+// randomVRF and its member eth1 are on every third host.
+var randomVRF = Link{Index: 4, Name: "red", Kind: "vrf", VRFTable: 88}
+
+func (h randomHost) addVRF(f *Facts) {
+	f.Links = append(f.Links, randomVRF, Link{Index: 5, Name: "eth1", Master: randomVRF.Index, Addresses: []netip.Prefix{netip.PrefixFrom(h.addr(), 24)}})
+	f.Rules = append(f.Rules, Rule{Family: h.family, Priority: 1000, L3MDev: true})
+	r := h.route()
+	r.Table = randomVRF.VRFTable
+	f.Routes = append(f.Routes, r)
+	if h.chance(4) {
+		f.Rules = append(f.Rules, Rule{Family: h.family, Priority: 1001, Table: randomVRF.VRFTable})
+	}
 }
 
 func (h randomHost) rule() Rule {
@@ -129,6 +176,14 @@ func (h randomHost) facts() Facts {
 	}
 	for range h.r.IntN(5) {
 		f.Rules = append(f.Rules, h.rule())
+	}
+	if h.chance(2) {
+		for range h.r.IntN(5) {
+			f.IPsec = append(f.IPsec, h.ipsec())
+		}
+	}
+	if h.chance(3) {
+		h.addVRF(&f)
 	}
 	return f
 }

@@ -48,6 +48,10 @@ func TestConflictReport(t *testing.T) {
 				fd00::/8 dev wg0
 				rule 5000: lookup 51820`),
 		},
+		"report-ipsec": {
+			Cluster: lab,
+			Facts:   host(t, office+"ipsec protect 10.130.0.0/16 peer 203.0.113.9\nipsec discard 10.132.64.0/18"),
+		},
 		"report-one": {Cluster: cluster("10.130.0.0/16"), Facts: host(t, office+"link docker0 bridge 10.130.0.1/24\n10.130.0.0/24 dev docker0 proto kernel")},
 	} {
 		t.Run(name, func(t *testing.T) { golden(t, name, NewPlan(in).ConflictReport()) })

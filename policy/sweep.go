@@ -104,7 +104,7 @@ const (
 	keepOpen
 )
 
-func newSweep(v *view, wants []want, in Input, claims map[Family][]claim, protected []Protected) *sweep {
+func newSweep(v *view, wants []want, in Input, claims []claim, protected []Protected) *sweep {
 	s := &sweep{
 		v: v, wants: wants, rules: expanded(in.Settings.Routing, wants), protect: protected,
 		onConflict: in.Settings.OnConflict, onConflictFrom: in.Settings.OnConflictFrom,
@@ -133,16 +133,14 @@ func newSweep(v *view, wants []want, in Input, claims map[Family][]claim, protec
 	for i, p := range protected {
 		s.items = append(s.items, item{p.Prefix, itemProtect, int32(i)})
 	}
-	for _, f := range []Family{IPv4, IPv6} {
-		for _, c := range claims[f] {
-			if c.whole || c.again || v.route(c.route).Type == Local {
-				continue
-			}
-			s.claims = append(s.claims, c)
-			s.items = append(s.items, item{c.prefix, itemClaim, int32(len(s.claims) - 1)})
-			if v.isLAN(v.route(c.route)) {
-				s.items = append(s.items, item{c.prefix, itemLAN, int32(len(s.claims) - 1)})
-			}
+	for _, c := range claims {
+		if c.whole || c.again || v.route(c.route).Type == Local {
+			continue
+		}
+		s.claims = append(s.claims, c)
+		s.items = append(s.items, item{c.prefix, itemClaim, int32(len(s.claims) - 1)})
+		if v.isLAN(v.route(c.route)) {
+			s.items = append(s.items, item{c.prefix, itemLAN, int32(len(s.claims) - 1)})
 		}
 	}
 	return s

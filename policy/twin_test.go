@@ -69,7 +69,7 @@ func (w twin) claimed(a netip.Addr) (claimed bool, lan int) {
 				return false
 			}
 			for _, r := range w.k.routes {
-				if r.Table != rule.Table || !r.Prefix.Contains(a) || r.Prefix.Bits() < rule.MinPrefixLen || w.harmless(r, rule) || w.thrown(r, a) {
+				if r.Table != rule.Table || r.TOS != 0 || !r.Prefix.Contains(a) || r.Prefix.Bits() < rule.MinPrefixLen || w.harmless(r, rule) || w.thrown(r, a) {
 					continue
 				}
 				claimed = true
@@ -80,7 +80,47 @@ func (w twin) claimed(a netip.Addr) (claimed bool, lan int) {
 			return false
 		})
 	}
-	return claimed, lan
+	return claimed || w.secured(a), lan
+}
+
+// secured reports whether some ordinary packet to a, sent from any address of the host out of any
+// interface, is taken by an IPsec policy: one that is no exemption and no VPN for everything.
+func (w twin) secured(a netip.Addr) bool {
+	for _, src := range w.sources() {
+		for _, link := range []int{1, 2, 3, 9} {
+			for special := range len(w.in.Facts.IPsec) {
+				p, ok := w.policy(src, a, link, special)
+				if ok && p.Action != IPsecBypass && p.Dst.Bits() > 0 {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// sources are the addresses that packets may come from: the host's own, and others without meaning.
+func (w twin) sources() []netip.Addr {
+	out := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
+	for _, l := range w.in.Facts.Links {
+		for _, p := range l.Addresses {
+			out = append(out, p.Addr())
+		}
+	}
+	return out
+}
+
+// policy returns the IPsec policy that holds for a packet without a mark: the first of those with the
+// lowest priority. Of policies with further selectors the packet fits only the one numbered special.
+func (w twin) policy(src, dst netip.Addr, link, special int) (best IPsecPolicy, ok bool) {
+	for i, p := range w.in.Facts.IPsec {
+		fits := p.Src.Contains(src) && p.Dst.Contains(dst) && (0^p.Mark.Value)&p.Mark.Mask == 0 && p.IfID == 0 &&
+			(p.Link == 0 || p.Link == link) && (!p.Partial || special == i)
+		if fits && (!ok || p.Priority < best.Priority) {
+			best, ok = p, true
+		}
+	}
+	return best, ok
 }
 
 func (w twin) link(r Route) Link {
@@ -108,7 +148,7 @@ func isDefault(r Route) bool { return r.Prefix.Bits() <= 1 }
 
 func (w twin) thrown(r Route, a netip.Addr) bool {
 	for _, t := range w.k.routes {
-		if t.Type == Throw && t.Table == r.Table && t.Prefix.Contains(a) && t.Prefix.Bits() > r.Prefix.Bits() {
+		if t.Type == Throw && t.Table == r.Table && t.TOS == 0 && t.Prefix.Contains(a) && t.Prefix.Bits() > r.Prefix.Bits() {
 			return true
 		}
 	}
@@ -123,12 +163,20 @@ func (w twin) protected(a netip.Addr) bool {
 	}
 	for _, l := range w.in.Facts.Links {
 		for _, p := range l.Addresses {
-			if p.Addr() == a {
+			if p.Addr() == a && (l.Master != randomVRF.Index || w.vrfInReach()) {
 				return true
 			}
 		}
 	}
+	for _, p := range w.in.Facts.IPsec {
+		if p.Peer == a {
+			return true
+		}
+	}
 	for _, r := range w.in.Facts.Routes {
+		if r.Table == randomVRF.VRFTable && !w.vrfInReach() {
+			continue
+		}
 		for _, h := range r.NextHops {
 			if isDefault(r) && h.Addr == a {
 				return true
@@ -136,6 +184,16 @@ func (w twin) protected(a netip.Addr) bool {
 		}
 		endpoint := r.Prefix.IsSingleIP() && r.Prefix.Addr() == a && r.Type == Unicast && len(r.NextHops) > 0 && r.NextHops[0].Addr.IsValid() && w.link(r).Kind == ""
 		if endpoint {
+			return true
+		}
+	}
+	return false
+}
+
+// vrfInReach reports whether a rule names the table of the test hosts' VRF.
+func (w twin) vrfInReach() bool {
+	for _, r := range w.in.Facts.Rules {
+		if r.Table == randomVRF.VRFTable {
 			return true
 		}
 	}

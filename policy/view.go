@@ -10,7 +10,7 @@ import (
 // view is the facts made ready for questions.
 type view struct {
 	routes []Route // as in the facts
-	extra  []Route // one for each rule that decides by itself
+	extra  []Route // one for each rule that decides by itself, and each IPsec policy that takes something
 	whole  []bool  // per route of the facts, see wholeSpace
 	links  map[int]knownLink
 	own    Own
@@ -21,16 +21,22 @@ type view struct {
 	throws map[uint32][]netip.Prefix
 	// byTable holds the routes of each table, ours left out.
 	byTable map[uint32][]int32
+	// vrfOnly are the tables of VRFs that no rule names, so that only packets of a VRF consult them: what
+	// is in there, addresses of this host included, is not where ordinary packets find it.
+	vrfOnly map[uint32]bool
 }
 
 func newView(f Facts, own Own) *view {
 	v := &view{
 		routes: f.Routes, own: own, ownIdx: -1,
 		links: make(map[int]knownLink, len(f.Links)), rules: map[Family][]live{}, all: map[Family][]Rule{},
-		throws: map[uint32][]netip.Prefix{}, byTable: map[uint32][]int32{},
+		throws: map[uint32][]netip.Prefix{}, byTable: map[uint32][]int32{}, vrfOnly: map[uint32]bool{},
 	}
 	for _, l := range f.Links {
 		v.links[l.Index] = knownLink{l, ownerOf(l), []string{l.Name}}
+		if l.VRFTable != 0 {
+			v.vrfOnly[l.VRFTable] = true
+		}
 		if l.Name == own.Interface && l.Name != "" {
 			v.ownIdx = l.Index
 		}
@@ -43,6 +49,9 @@ func newView(f Facts, own Own) *view {
 		for _, r := range rules {
 			if r.Family == family && (own.Table == 0 || r.Table != own.Table) {
 				v.all[family] = append(v.all[family], r)
+			}
+			if !r.L3MDev {
+				delete(v.vrfOnly, r.Table)
 			}
 		}
 		slices.SortStableFunc(v.all[family], func(a, b Rule) int { return cmp.Compare(a.Priority, b.Priority) })
@@ -74,7 +83,7 @@ func (v *view) index() {
 	for i := range v.routes {
 		r := &v.routes[i]
 		switch {
-		case !r.Prefix.IsValid() || v.isOwn(r):
+		case !r.Prefix.IsValid() || v.isOwn(r) || r.TOS != 0: // ordinary packets have no TOS
 		case r.Type == Throw:
 			v.throws[r.Table] = append(v.throws[r.Table], r.Prefix)
 		case r.Type == Broadcast || r.Type == Anycast || r.Type == Multicast:
@@ -85,6 +94,12 @@ func (v *view) index() {
 	for _, t := range v.throws {
 		slices.SortFunc(t, comparePrefix)
 	}
+}
+
+// addExtra makes a route of what is none, and returns what claims call it by.
+func (v *view) addExtra(r Route) int32 {
+	v.extra = append(v.extra, r)
+	return int32(len(v.routes) + len(v.extra) - 1)
 }
 
 // route returns the route a claim speaks of.

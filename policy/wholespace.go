@@ -47,7 +47,7 @@ func wholeSpace(routes []Route) []bool {
 
 // exitOf returns the interface that a route could be a piece of the whole space of.
 func exitOf(r *Route) (exit, bool) {
-	if !r.Prefix.IsValid() || r.Prefix.Bits() == 0 || len(r.NextHops) != 1 || r.NextHops[0].Link == 0 || !isUnicast(r.Type) {
+	if !r.Prefix.IsValid() || r.Prefix.Bits() == 0 || r.TOS != 0 || len(r.NextHops) != 1 || r.NextHops[0].Link == 0 || !isUnicast(r.Type) {
 		return exit{}, false
 	}
 	return exit{familyOf(r.Prefix.Addr()), r.Table, r.NextHops[0].Link}, true
