@@ -206,6 +206,19 @@ func (v *view) describeHops(d *Claim, hops []NextHop) {
 // where says how a claim's route leaves the host: "on tun0 (OpenVPN, table main)".
 func (v *view) where(c claim) string { return v.describe(v.route(c.route), c).where() }
 
+// Who names the network that has the claim as well as it is known: "OpenVPN on tun0", "eth1", or "" when
+// nothing leads anywhere.
+func (c Claim) Who() string {
+	if c.Type != Unicast || len(c.Interfaces) == 0 {
+		return ""
+	}
+	links := strings.Join(c.Interfaces, ", ")
+	if c.Owner == "" {
+		return links
+	}
+	return c.Owner + " on " + links
+}
+
 func (c Claim) where() string {
 	if isIPsec(c.Type) {
 		return c.policy()

@@ -40,8 +40,12 @@ type Status struct {
 	WireGuard WireGuard `json:"wireguard"`
 	Routes    []Route   `json:"routes"`
 	Conflicts []string  `json:"conflicts,omitempty"`
-	Warnings  []string  `json:"warnings,omitempty"`
-	DNS       DNS       `json:"dns"`
+	// Yielded are the cluster's addresses that other networks of the host keep.
+	Yielded []netip.Prefix `json:"yielded,omitempty"`
+	// Reach is what the latest probe of each subnet showed.
+	Reach    []Reach  `json:"reach,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
+	DNS      DNS      `json:"dns"`
 }
 
 // Cluster says what the connection leads to, and as whom.
@@ -99,6 +103,15 @@ type Route struct {
 	Prefix netip.Prefix `json:"prefix"`
 	Kind   string       `json:"kind"` // "tunnel" or "throw"
 	Reason string       `json:"reason,omitempty"`
+}
+
+// Reach is the proof that a subnet can be reached, or what is in the way.
+type Reach struct {
+	Prefix    netip.Prefix `json:"prefix"`
+	Verdict   string       `json:"verdict"` // one of package reach's
+	Detail    string       `json:"detail"`
+	RTTMillis float64      `json:"rttMillis,omitempty"`
+	At        time.Time    `json:"at"`
 }
 
 // DNS says which names go where.

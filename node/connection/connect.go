@@ -110,6 +110,10 @@ func (s *Session) decide(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := refusedByPolicy(s.settings); err != nil {
+		return err
+	}
+	s.noticeNarrowed()
 	var seed [16]byte
 	rand.Read(seed[:]) // never fails
 	v4, v6, err := policy.ProposeOverlay(seed, s.knowledge.facts, s.clusterPrefixes()...)
@@ -151,6 +155,7 @@ func (s *Session) open(limited, ctx context.Context, background *sync.WaitGroup)
 	}
 	s.watch(ctx, background)
 	s.serve(ctx, background)
+	s.watchHost(ctx, background)
 	return nil
 }
 
@@ -291,6 +296,7 @@ func (s *Session) awaitHandshake(ctx context.Context) error {
 	}
 	s.setState(api.Connected, "")
 	s.publish()
+	s.prove()
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package connection
 
 import (
+	"errors"
 	"net/netip"
 
 	"github.com/culvert-dev/culvert/node/config"
@@ -79,4 +80,24 @@ func (s *Session) setPlan(p policy.Plan) {
 	for _, line := range p.Trace {
 		s.log.Info("plan", "trace", line)
 	}
+}
+
+// refusedByPolicy is the error of flags that ask for more than the team's Policy enforces.
+func refusedByPolicy(settings policy.Settings) error {
+	for _, n := range settings.Narrowed {
+		if n.Origin.Source == policy.SourceFlag {
+			return failure.Newf(failure.Refused, "%s %s goes beyond what %s enforces for %s", n.Origin.Position, n.Value, n.By.Position, n.Key).
+				WithHint("nothing was changed; `culvert config explain %s` shows what is in force", n.Key)
+		}
+	}
+	return nil
+}
+
+// noticeNarrowed says what other sources than flags asked for in vain.
+func (s *Session) noticeNarrowed() {
+	var all []error
+	for _, n := range s.settings.Narrowed {
+		all = append(all, errors.New(n.String()))
+	}
+	s.notice(noticeNarrowed, errors.Join(all...))
 }

@@ -37,6 +37,7 @@ func (s *Session) policyChanged(p *v1alpha1.Policy) {
 	}
 	s.notice(noticePolicy, why)
 	s.settings, s.cluster = settings, cluster
+	s.noticeNarrowed()
 	s.commit(s.ctx, plan)
 }
 
@@ -52,18 +53,7 @@ func (s *Session) candidate(p *v1alpha1.Policy) (settings policy.Settings, clust
 	if wish := policy.ConsentNeeded(s.planInput(settings, cluster)); wish.Needed && !s.agreed(wish.Hash) {
 		return settings, cluster, plan, errors.New("you have not agreed to what it asks for now; `culvert quit` and connect again to be asked")
 	}
-	plan = policy.NewPlan(s.planInput(settings, cluster))
-	for _, c := range plan.Unsettled() {
-		if !slices.ContainsFunc(s.plan.Unsettled(), func(old policy.Conflict) bool { return old.Subnet == c.Subnet }) && s.routed(c) {
-			return settings, cluster, plan, fmt.Errorf("it would give %s back to %s", c.Subnet, c.Claim.Prefix)
-		}
-	}
-	return settings, cluster, plan, nil
-}
-
-// routed reports whether the plan in force has something of the conflict's overlap in the tunnel.
-func (s *Session) routed(c policy.Conflict) bool {
-	return slices.ContainsFunc(s.plan.AllowedIPs, c.Overlap.Overlaps)
+	return settings, cluster, policy.NewPlan(s.planInput(settings, cluster)), nil
 }
 
 // followHost makes the plan anew for the host as it is now. What the host then routes elsewhere and
@@ -73,6 +63,11 @@ func (s *Session) followHost(ctx context.Context) {
 		s.notice(noticeHost, err)
 		return
 	}
+	s.replan(ctx)
+}
+
+// replan makes the plan anew from what is known, and commits it.
+func (s *Session) replan(ctx context.Context) {
 	s.commit(ctx, policy.NewPlan(s.planInput(s.agreedOnly(s.settings, s.cluster), s.cluster)))
 }
 
@@ -87,7 +82,8 @@ func (s *Session) readFacts(ctx context.Context) error {
 // commit makes plan the plan and applies it, if the one before was applied: else connect does. What
 // fails is tried again by refresh.
 func (s *Session) commit(ctx context.Context, plan policy.Plan) {
-	if !plan.Equal(s.plan) {
+	before, changed := s.plan, !plan.Equal(s.plan)
+	if changed {
 		s.setPlan(plan)
 	}
 	s.protects = len(s.kube.Dialled())
@@ -98,11 +94,39 @@ func (s *Session) commit(ctx context.Context, plan policy.Plan) {
 	if !s.applied {
 		return
 	}
-	err := s.setPeer()
-	if err == nil {
-		err = s.apply(ctx)
-	}
+	err := s.move(ctx)
 	s.notice(noticeHost, err)
+	if err == nil && changed {
+		s.resetLost(ctx, before)
+		s.prove()
+	}
+}
+
+// move brings WireGuard and the host to the plan: the tunnel takes up new prefixes before routes lead
+// into them, and keeps old ones until no route does.
+func (s *Session) move(ctx context.Context) error {
+	if err := s.tunnel.admit(s.plan.AllowedIPs); err != nil {
+		return err
+	}
+	if err := s.apply(ctx); err != nil {
+		return err
+	}
+	return s.setPeer()
+}
+
+// resetLost ends the host's connections into prefixes that the tunnel has carried and does not any more:
+// they would go on by another network, which knows nothing of them.
+func (s *Session) resetLost(ctx context.Context, before policy.Plan) {
+	lost := policy.Lost(before, s.plan)
+	if len(lost) == 0 {
+		return
+	}
+	n, err := s.helper.Reset(ctx, lost)
+	if err != nil {
+		s.log.Warn("connections into prefixes that left the tunnel may hang", "prefixes", lost, "err", err)
+		return
+	}
+	s.log.Info("prefixes left the tunnel", "prefixes", lost, "connections reset", n)
 }
 
 // noticeConflicts warns of what was connected and is left to the host now.

@@ -1,16 +1,22 @@
 package connection
 
 import (
+	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/culvert-dev/culvert/node/api"
+	"github.com/culvert-dev/culvert/node/failure"
+	"github.com/culvert-dev/culvert/node/helper"
 	"github.com/culvert-dev/culvert/node/kube"
+	"github.com/culvert-dev/culvert/node/reach"
 	"github.com/culvert-dev/culvert/policy"
 	"github.com/culvert-dev/culvert/policy/v1alpha1"
 )
@@ -41,6 +47,12 @@ func behindVPN() policy.Facts {
 // connected returns a session that follows p on a host with a VPN, as far as deciding goes.
 func connected(t *testing.T, p *v1alpha1.Policy) *Session {
 	t.Helper()
+	return connectedTo(t, p, behindVPN())
+}
+
+// connectedTo is connected on a host with these facts.
+func connectedTo(t *testing.T, p *v1alpha1.Policy, facts policy.Facts) *Session {
+	t.Helper()
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	text := `{"apiVersion":"v1","kind":"Config","current-context":"c","clusters":[{"name":"k","cluster":{"server":"https://192.0.2.1"}}],"contexts":[{"name":"c","context":{"cluster":"k","user":""}}]}`
@@ -51,8 +63,8 @@ func connected(t *testing.T, p *v1alpha1.Policy) *Session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Session{kube: client, log: slog.New(slog.NewTextHandler(t.Output(), nil)), notices: notices{}, followed: p, iface: "culvert0"}
-	s.knowledge.policy, s.knowledge.facts = p, behindVPN()
+	s := &Session{kube: client, log: slog.New(slog.NewTextHandler(t.Output(), nil)), notices: notices{}, proofs: newProofs(), followed: p, iface: "culvert0", ctx: t.Context()}
+	s.knowledge.policy, s.knowledge.facts = p, facts
 	s.request.TrustPolicy = true
 	if s.settings, s.cluster, err = s.merge(p); err != nil {
 		t.Fatal(err)
@@ -78,8 +90,8 @@ func TestChangedPolicy(t *testing.T) {
 		{"another pod subnet", team("2", both, "10.132.0.0/16", "10.133.0.0/16"), false, ""},
 		{"takes more", team("2", []string{"10.0.0.0/8"}, "10.132.0.0/16"), false, "not agreed"},
 		{"takes more, and that was agreed to", team("2", []string{"10.0.0.0/8"}, "10.132.0.0/16"), true, ""},
-		{"gives one subnet back", team("2", []string{"10.130.0.0/16"}, "10.132.0.0/16"), true, "give 10.132.0.0/16 back"},
-		{"gives everything back", team("2", nil, "10.132.0.0/16"), false, "back to 10.0.0.0/8"},
+		{"gives one subnet back", team("2", []string{"10.130.0.0/16"}, "10.132.0.0/16"), true, ""},
+		{"gives everything back", team("2", nil, "10.132.0.0/16"), false, ""},
 		{"is no CIDR", team("2", []string{"ten"}, "10.132.0.0/16"), false, "ten"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -121,5 +133,108 @@ func TestWhatNobodyAgreedToIsNotTakenWhenAVPNStarts(t *testing.T) {
 	plan := policy.NewPlan(s.planInput(s.agreedOnly(s.settings, s.cluster), s.cluster))
 	if len(plan.Unsettled()) != 2 || s.notices[noticeConsent] == "" {
 		t.Errorf("unsettled %+v, notices %v", plan.Unsettled(), s.notices)
+	}
+}
+
+// TestVPNThatComesAndGoes walks through what the host tells after connecting: what is left to the VPN is
+// said and withheld, and comes back with its going.
+func TestVPNThatComesAndGoes(t *testing.T) {
+	for _, row := range []struct {
+		name     string
+		resolve  string
+		degraded bool
+	}{
+		{"nothing settles it", "", true},
+		{"left to the VPN by a setting", "yield", false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			p := team("1", nil, "10.132.0.0/16")
+			p.Spec.Routing.OnConflict = row.resolve
+			s := connectedTo(t, p, policy.Facts{})
+			if s.hostMoved(behindVPN(), nil); len(s.plan.AllowedIPs) != 0 {
+				t.Errorf("under the VPN the tunnel still has %v", s.plan.AllowedIPs)
+			}
+			if got := s.notices[noticeConflicts] != ""; got != row.degraded {
+				t.Errorf("degraded %v, want %v: %q", got, row.degraded, s.notices)
+			}
+			want := netip.MustParsePrefix("10.130.0.0/16")
+			if w := withheld(s.plan); len(w) != 2 || w[0].Prefix != want || w[0].Owner != "OpenVPN on tun0" {
+				t.Errorf("withheld %+v", w)
+			}
+			if s.hostMoved(policy.Facts{}, nil); len(s.plan.AllowedIPs) != 2 || s.notices[noticeConflicts] != "" || len(withheld(s.plan)) != 0 {
+				t.Errorf("without the VPN: allowed %v, withheld %v, notices %q", s.plan.AllowedIPs, withheld(s.plan), s.notices)
+			}
+		})
+	}
+}
+
+// TestHostThatCannotBeReadKeepsItsPlan: a reading that failed decides nothing.
+func TestHostThatCannotBeReadKeepsItsPlan(t *testing.T) {
+	s := connectedTo(t, team("1", nil, "10.132.0.0/16"), policy.Facts{})
+	s.hostMoved(policy.Facts{}, errors.New("netlink is busy"))
+	if len(s.plan.AllowedIPs) != 2 || s.notices[noticeHost] == "" {
+		t.Errorf("allowed %v, notices %q", s.plan.AllowedIPs, s.notices)
+	}
+	if s.hostMoved(policy.Facts{}, nil); s.knowledge.facts.Routes != nil || len(s.plan.AllowedIPs) != 2 {
+		t.Errorf("allowed %v", s.plan.AllowedIPs)
+	}
+}
+
+// TestEnforcedByTheTeam: a flag that asks for more is refused, another source is cut back and says so.
+func TestEnforcedByTheTeam(t *testing.T) {
+	p := team("1", []string{"10.128.0.0/9"}, "10.132.0.0/16")
+	p.Spec.Enforce = []string{"routing.allowConflictingSubnets"}
+	s := connected(t, p)
+	s.request.Environment.Routing.AllowConflictingSubnets = []string{"10.0.0.0/8"}
+	settings, _, err := s.merge(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := refusedByPolicy(settings); err != nil {
+		t.Errorf("the environment is refused: %v", err)
+	}
+	s.settings = settings
+	if s.noticeNarrowed(); !strings.Contains(s.notices[noticeNarrowed], "10.0.0.0/8") {
+		t.Errorf("notices %q", s.notices)
+	}
+	s.request.Flags.Routing.AllowConflictingSubnets = []string{"10.0.0.0/8"}
+	if settings, _, err = s.merge(p); err != nil {
+		t.Fatal(err)
+	}
+	if f := failure.Of(refusedByPolicy(settings)); f == nil || f.Code != failure.Refused || !strings.Contains(f.Text, "--allow-conflicting-subnets 10.0.0.0/8") {
+		t.Errorf("a flag: %+v", f)
+	}
+}
+
+// TestContestIsNamedWhileItLasts: what the helper tells of a fight becomes a warning, and goes.
+func TestContestIsNamedWhileItLasts(t *testing.T) {
+	s := connected(t, team("1", []string{"10.128.0.0/9"}, "10.132.0.0/16"))
+	fight := helper.Contested{Kind: helper.ContestUndone, What: "it deletes our rule", RetryEvery: 10 * time.Second}
+	s.helperNoticed(helper.Event{Contested: &fight})
+	if list := s.notices.list(); len(list) != 1 || !strings.Contains(list[0], "it deletes our rule") {
+		t.Errorf("notices %q", list)
+	}
+	fight.Over = true
+	if s.helperNoticed(helper.Event{Contested: &fight}); len(s.notices.list()) != 0 {
+		t.Errorf("notices %q", s.notices.list())
+	}
+}
+
+// TestProofs: what does not answer is said, unless the plan has left it to others meanwhile.
+func TestProofs(t *testing.T) {
+	s := connected(t, team("1", []string{"10.128.0.0/9"}, "10.132.0.0/16"))
+	s.state = api.Connected
+	result := func(prefix string, v reach.Verdict) reach.Result {
+		return reach.Result{Target: reach.Target{Prefix: netip.MustParsePrefix(prefix)}, Verdict: v, Detail: prefix + ": " + string(v)}
+	}
+	s.proven([]reach.Result{result("10.130.0.0/16", reach.Working), result("10.132.0.0/16", reach.Blocked), result("10.133.0.0/16", reach.Silent)})
+	if list := s.notices.list(); len(list) != 1 || list[0] != "degraded: 10.132.0.0/16: blocked" {
+		t.Errorf("notices %q", list)
+	}
+	if got := s.proofs.status(); len(got) != 3 || got[1].Verdict != "blocked" {
+		t.Errorf("status %+v", got)
+	}
+	if s.proven([]reach.Result{result("10.130.0.0/16", reach.Working)}); len(s.notices.list()) != 0 {
+		t.Errorf("notices %q", s.notices.list())
 	}
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/culvert-dev/culvert/dns"
 	"github.com/culvert-dev/culvert/dns/hostdns"
@@ -51,7 +53,9 @@ func (s *Session) dnsConfig() dns.Config {
 		Reverse:       s.clusterPrefixes(),
 		Gateway:       gatewayResolvers(s.addresses),
 		Upstreams:     upstreams(s.resolver),
-		Search:        s.resolver.Search,
+		Search:        append(clusterSearch(s.kube.UserNamespace, s.cluster.Domain), s.resolver.Search...),
+		Ndots:         s.resolver.Ndots(),
+		Withheld:      withheld(s.plan),
 		LookupTimeout: s.settings.DNS.LookupTimeout,
 		Up:            s.up(),
 		Generation:    s.generation,
@@ -60,6 +64,18 @@ func (s *Session) dnsConfig() dns.Config {
 		config.IncludeSuffixes = append(config.IncludeSuffixes, suffix.Name)
 	}
 	return config
+}
+
+// withheld returns the prefixes that others keep, with who does, so that no name of the cluster leads a
+// program to a stranger.
+func withheld(plan policy.Plan) []dns.Withheld {
+	var out []dns.Withheld
+	for _, c := range plan.Conflicts {
+		for _, p := range slices.Concat(c.Open, c.Yielded) {
+			out = append(out, dns.Withheld{Prefix: p, Owner: c.Claim.Who()})
+		}
+	}
+	return out
 }
 
 // openHost has the helper create the interface, and runs WireGuard and the resolver on what it hands
@@ -160,11 +176,27 @@ func errHelperGone() error {
 	return failure.New(failure.General, helper.ErrHelperGone, "the host is as it was; `culvert logs` may say why")
 }
 
-// helperNoticed adopts a change of the host's own resolvers. As a rule it comes with another network.
+// helperNoticed takes in what the helper tells.
 func (s *Session) helperNoticed(event helper.Event) {
-	if event.Host == nil {
-		return
+	if c := event.Contested; c != nil {
+		s.notice(noticeContest+string(c.Kind), contest(c))
 	}
+	if event.Host != nil {
+		s.resolversChanged(event)
+	}
+}
+
+// contest says what another program does to the host's network; nil when it is over.
+func contest(c *helper.Contested) error {
+	if c.Over {
+		return nil
+	}
+	return fmt.Errorf("degraded: another program fights for the host's network since %s: %s; culvert gives way and tries again every %v",
+		c.Since.Format(time.TimeOnly), c.What, c.RetryEvery)
+}
+
+// resolversChanged adopts a change of the host's own resolvers. As a rule it comes with another network.
+func (s *Session) resolversChanged(event helper.Event) {
 	s.log.Info("the host's resolvers changed", "servers", event.Host.Servers, "search", event.Host.Search)
 	s.resolver = *event.Host
 	if s.dns != nil {
@@ -185,6 +217,7 @@ func (s *Session) serve(ctx context.Context, background *sync.WaitGroup) {
 			s.mail.send(ctx, func() { s.end(fmt.Errorf("the resolver stopped: %w", err)) })
 		}
 	})
+	background.Go(func() { s.proveAll(ctx) })
 	background.Go(func() {
 		if err := s.tunnel.device.ServeUAPI(ctx, s.uapi); err != nil && ctx.Err() == nil {
 			s.log.Warn("`wg show` is not answered any more", "err", err)

@@ -17,6 +17,10 @@ const (
 	noticeTeamWatch = "watch of the Policy"
 	noticeConflicts = "conflicts"
 	noticeRemember  = "remember"
+	noticeNarrowed  = "enforced by the Policy"
+	noticeReach     = "reachability"
+	noticeHostWatch = "watch of the host"
+	noticeContest   = "contest: "
 )
 
 // set keeps text as the notice about subject; "" means that it is in order. It reports whether that

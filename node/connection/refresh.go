@@ -8,12 +8,13 @@ import (
 )
 
 // In ticks of a second: how often the helper is asked for its process ids, how often what could not
-// be applied is tried again, and how often a gateway that answers nothing makes us ask the API server
+// be applied is tried again, how often what did not answer is probed again, and how often a gateway that answers nothing makes us ask the API server
 // whether there is another.
 const (
 	pidsEvery  = 5
 	applyEvery = 5
 	askEvery   = 15
+	proveEvery = 10
 )
 
 // refresh brings up to date what nobody sends an event about.
@@ -31,6 +32,9 @@ func (s *Session) refresh(ctx context.Context) {
 	}
 	if s.ticks%pidsEvery == 0 {
 		s.ping(ctx)
+	}
+	if s.ticks%proveEvery == 0 && s.notices[noticeReach] != "" {
+		s.prove()
 	}
 }
 

@@ -68,6 +68,8 @@ type Session struct {
 	plan      policy.Plan
 	applied   bool           // the host follows a plan
 	protects  int            // how many dialled addresses the plan protects
+	proofs    proofs         // of what the plan says can be reached
+	path      string         // on which the carrier's packets leave the host, as far as routes tell
 	resolver  hostdns.Config // the host's own
 
 	peer       *v1alpha1.Peer // as created; Name and UID identify it
@@ -105,6 +107,7 @@ func NewSession(o Options) *Session {
 		restored: make(chan struct{}),
 		mail:     newMailbox(),
 		notices:  notices{},
+		proofs:   newProofs(),
 		state:    api.Connecting,
 		since:    time.Now(),
 	}

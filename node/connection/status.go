@@ -26,6 +26,8 @@ func (s *Session) publish() {
 		Peer:      api.Peer{Addresses: s.addresses},
 		Carrier:   s.carrierStatus(),
 		Warnings:  slices.Concat(s.plan.Warnings, s.notices.list()),
+		Yielded:   s.plan.Yielded,
+		Reach:     s.proofs.status(),
 	}
 	if s.kube != nil {
 		status.Cluster = api.Cluster{Context: s.kube.Context, Server: s.kube.Host(), Namespace: s.kube.UserNamespace, User: s.knowledge.user}

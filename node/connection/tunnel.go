@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 
 	"github.com/culvert-dev/culvert/internal/carrier"
 	"github.com/culvert-dev/culvert/internal/wgdev"
+	"github.com/culvert-dev/culvert/node/reach"
 )
 
 // gatewayEndpoint is the made-up address under which WireGuard knows the gateway; the carrier, not
@@ -35,7 +37,9 @@ type tunnel struct {
 	key    wgtypes.Key
 	mtu    int
 
-	gateway wgtypes.Key // the peer configured now; zero before the first
+	gateway wgtypes.Key    // the peer configured now; zero before the first
+	allowed []netip.Prefix // its AllowedIPs
+	tap     *reach.Tap     // around the TUN, for probes
 
 	keeper     *carrier.Keeper
 	stopKeeper context.CancelFunc
@@ -57,8 +61,8 @@ func newTunnel(fd int, key wgtypes.Key, mtu int, log *slog.Logger) (*tunnel, err
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("use the TUN interface: %w", err), unix.Close(fd))
 	}
-	t := &tunnel{log: log, bind: carrier.NewBind(), key: key, mtu: mtu}
-	t.device, err = wgdev.New(dev, t.bind, log)
+	t := &tunnel{log: log, bind: carrier.NewBind(), key: key, mtu: mtu, tap: reach.NewTap(dev)}
+	t.device, err = wgdev.New(t.tap, t.bind, log)
 	if err != nil {
 		return nil, fmt.Errorf("start WireGuard on %s: %w", name, err)
 	}
@@ -69,19 +73,41 @@ func newTunnel(fd int, key wgtypes.Key, mtu int, log *slog.Logger) (*tunnel, err
 	return t, nil
 }
 
+// admit lets further prefixes belong to the gateway, beside those that do.
+func (t *tunnel) admit(prefixes []netip.Prefix) error {
+	further := slices.DeleteFunc(slices.Clone(prefixes), func(p netip.Prefix) bool { return slices.Contains(t.allowed, p) })
+	if len(further) == 0 {
+		return nil
+	}
+	err := t.device.Configure(wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: t.gateway, UpdateOnly: true, AllowedIPs: ipNets(further)}}})
+	if err != nil {
+		return fmt.Errorf("configure WireGuard peer: %w", err)
+	}
+	t.allowed = slices.Concat(t.allowed, further)
+	return nil
+}
+
+// ipNets converts at the edge.
+func ipNets(prefixes []netip.Prefix) []net.IPNet {
+	out := make([]net.IPNet, len(prefixes))
+	for i, p := range prefixes {
+		out[i] = net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+	}
+	return out
+}
+
 // setPeer makes gateway the one peer and allowed the prefixes that belong to it.
 func (t *tunnel) setPeer(gateway wgtypes.Key, allowed []netip.Prefix) error {
-	interval := keepalive
-	nets := make([]net.IPNet, len(allowed))
-	for i, p := range allowed {
-		nets[i] = net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+	if t.gateway == gateway && slices.Equal(t.allowed, allowed) {
+		return nil // replacing would lose the packets of a moment
 	}
+	interval := keepalive
 	peers := []wgtypes.PeerConfig{{
 		PublicKey:                   gateway,
 		Endpoint:                    net.UDPAddrFromAddrPort(gatewayEndpoint),
 		PersistentKeepaliveInterval: &interval,
 		ReplaceAllowedIPs:           true,
-		AllowedIPs:                  nets,
+		AllowedIPs:                  ipNets(allowed),
 	}}
 	if t.gateway != (wgtypes.Key{}) && t.gateway != gateway {
 		peers = append([]wgtypes.PeerConfig{{PublicKey: t.gateway, Remove: true}}, peers...)
@@ -89,6 +115,7 @@ func (t *tunnel) setPeer(gateway wgtypes.Key, allowed []netip.Prefix) error {
 	if err := t.device.Configure(wgtypes.Config{Peers: peers}); err != nil {
 		return fmt.Errorf("configure WireGuard peer: %w", err)
 	}
+	t.allowed = slices.Clone(allowed)
 	if t.gateway != gateway {
 		t.gateway = gateway
 		t.device.Nudge(gateway)

@@ -1,0 +1,14 @@
+package policy
+
+import "testing"
+
+func TestLost(t *testing.T) {
+	plan := func(extra string, flags ...string) Plan {
+		return NewPlan(Input{Cluster: lab, Facts: host(t, office+extra), Settings: settings(t, flags...)})
+	}
+	free, vpn := plan(""), plan("link tun0 tun p2p\n10.132.64.0/18 dev tun0", "--on-conflict=yield")
+	same(t, "VPN comes", prefixTexts(Lost(free, vpn)), "10.132.64.0/18")
+	same(t, "VPN goes", prefixTexts(Lost(vpn, free)), "")
+	same(t, "nothing happens", prefixTexts(Lost(vpn, vpn)), "")
+	same(t, "all goes", prefixTexts(Lost(free, Plan{})), "10.130.0.0/16 10.132.0.0/16")
+}
