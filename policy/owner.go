@@ -18,7 +18,7 @@ const (
 	classLocal ownerClass = "local"
 )
 
-// ownerPattern is one line of owners.txt.
+// ownerPattern is one line of owners.txt. Its kind is "" for interfaces without one.
 type ownerPattern struct {
 	kind, name string
 	class      ownerClass
@@ -45,7 +45,7 @@ func parseOwners(text string) ([]ownerPattern, error) {
 		if len(f) < 4 {
 			return nil, fmt.Errorf("line %d: want kind, name pattern, class and owner, got %q", n+1, line)
 		}
-		p := ownerPattern{f[0], f[1], ownerClass(f[2]), strings.Join(f[3:], " ")}
+		p := ownerPattern{strings.TrimPrefix(f[0], "-"), f[1], ownerClass(f[2]), strings.Join(f[3:], " ")}
 		if _, err := path.Match(p.name, ""); err != nil {
 			return nil, fmt.Errorf("line %d: name pattern %q: %w", n+1, p.name, err)
 		}
@@ -63,12 +63,25 @@ func LikelyOwner(l Link) string {
 	return ownerOf(l).owner
 }
 
-func ownerOf(l Link) ownerPattern {
+// LikelyOwnerOfRule returns the program that a rule, and the table that it looks up, probably belong to,
+// judging by their numbers, or "" if nothing is known. It helps where a program has no interface of its
+// own, as with IPsec. It is a guess, good for a sentence to a person only.
+func LikelyOwnerOfRule(r Rule) string {
+	if r.Action != "" && r.Action != ActionLookup || r.L3MDev {
+		return ""
+	}
+	return firstOwner("rule", fmt.Sprintf("%d/%d", r.Priority, r.Table)).owner
+}
+
+func ownerOf(l Link) ownerPattern { return firstOwner(l.Kind, l.Name) }
+
+// firstOwner returns the first pattern that fits, or the zero value.
+func firstOwner(kind, name string) ownerPattern {
 	for _, p := range owners {
-		if p.kind != l.Kind {
+		if p.kind != kind {
 			continue
 		}
-		if ok, _ := path.Match(p.name, l.Name); ok {
+		if ok, _ := path.Match(p.name, name); ok {
 			return p
 		}
 	}

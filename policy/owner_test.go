@@ -2,6 +2,7 @@ package policy
 
 import (
 	_ "embed"
+	"fmt"
 	"path"
 	"strings"
 	"testing"
@@ -19,16 +20,41 @@ func TestLikelyOwner(t *testing.T) {
 		if len(f) == 0 || f[0] == "#" {
 			continue
 		}
-		l := Link{Name: f[0], Kind: strings.TrimPrefix(f[1], "-")}
+		name, kind := f[0], strings.TrimPrefix(f[1], "-")
 		want := strings.TrimPrefix(strings.Join(f[2:], " "), "-")
-		if got := LikelyOwner(l); got != want {
-			t.Errorf("%s of kind %q is said to be %q's, want %q", l.Name, l.Kind, got, want)
+		if got := likelyOwner(t, kind, name); got != want {
+			t.Errorf("%s of kind %q is said to be %q's, want %q", name, kind, got, want)
 		}
-		hit[ownerOf(l)] = true
+		hit[firstOwner(kind, name)] = true
 	}
 	for _, p := range owners {
 		if !hit[p] {
 			t.Errorf("no fixture for %+v", p)
+		}
+	}
+}
+
+// likelyOwner asks for an interface or a rule.
+func likelyOwner(t *testing.T, kind, name string) string {
+	if kind != "rule" {
+		return LikelyOwner(Link{Name: name, Kind: kind})
+	}
+	var r Rule
+	if _, err := fmt.Sscanf(name, "%d/%d", &r.Priority, &r.Table); err != nil {
+		t.Fatalf("fixture of a rule %q: %v", name, err)
+	}
+	return LikelyOwnerOfRule(r)
+}
+
+// TestLikelyOwnerOfRulesThatLookNothingUp: the number of a table says nothing then.
+func TestLikelyOwnerOfRulesThatLookNothingUp(t *testing.T) {
+	r := Rule{Priority: 220, Table: 220, Action: ActionLookup}
+	if got := LikelyOwnerOfRule(r); got != "strongSwan" {
+		t.Errorf("a lookup is said to be %q's", got)
+	}
+	for _, other := range []Rule{{Priority: 220, Table: 220, Action: ActionProhibit}, {Priority: 220, Table: 220, L3MDev: true}} {
+		if got := LikelyOwnerOfRule(other); got != "" {
+			t.Errorf("%+v is said to be %q's", other, got)
 		}
 	}
 }
