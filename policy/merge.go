@@ -27,6 +27,17 @@ type Layer struct {
 // unless its entries begin with "+": then it extends them; a scalar replaces. Defaults fill the rest.
 // A layer with a bad value is an error, and nothing is returned then.
 func Merge(layers ...Layer) (Settings, Provenance, error) {
+	m, err := newMerger(layers)
+	if err != nil {
+		return Settings{}, nil, err
+	}
+	s := m.settings()
+	s.Narrowed = m.narrowed
+	return s, m.from, nil
+}
+
+// newMerger checks the layers and brings them to normal form.
+func newMerger(layers []Layer) (*merger, error) {
 	var problems []error
 	layers = slices.Clone(layers)
 	for i := range layers {
@@ -35,14 +46,12 @@ func Merge(layers ...Layer) (Settings, Provenance, error) {
 		layers[i].Settings = normal
 	}
 	if err := errors.Join(problems...); err != nil {
-		return Settings{}, nil, err
+		return nil, err
 	}
-	m := merger{layers: layers, from: Provenance{}}
+	m := &merger{layers: layers, from: Provenance{}, inForce: map[string][]entry{}}
 	m.findEnforced()
 	m.from["enforce"] = m.enforcers()
-	s := m.settings()
-	s.Narrowed = m.narrowed
-	return s, m.from, nil
+	return m, nil
 }
 
 type merger struct {
@@ -50,6 +59,7 @@ type merger struct {
 	from     Provenance
 	team     *Layer // that enforces something; nil if none does
 	narrowed []Narrowing
+	inForce  map[string][]entry // what was made of each key; a scalar is one entry
 }
 
 func (m *merger) settings() Settings {
@@ -123,7 +133,9 @@ type entry struct {
 
 // list merges a list and cuts it back to what the team enforces.
 func (m *merger) list(path string) []entry {
-	return m.enforcedList(path, m.merged(path, m.layers))
+	entries := m.enforcedList(path, m.merged(path, m.layers))
+	m.inForce[path] = entries
+	return entries
 }
 
 // merged merges a list out of layers. Of equal entries the one of highest precedence is kept.
@@ -154,7 +166,9 @@ func (m *merger) merged(path string, layers []Layer) []entry {
 
 // scalar returns the value of highest precedence as text, or the default, or what the team enforces.
 func (m *merger) scalar(path string) string {
-	return m.enforcedScalar(path, m.highest(path))
+	value := m.enforcedScalar(path, m.highest(path))
+	m.inForce[path] = []entry{{value, m.from[path][0]}}
+	return value
 }
 
 // highest returns the value of highest precedence as text, or the default.
@@ -162,12 +176,11 @@ func (m *merger) highest(path string) string {
 	k, _ := KeyByPath(path)
 	for i := range m.layers {
 		l := &m.layers[i]
-		text := k.text(&l.Settings)
-		if _, said := l.Positions[path]; !said && text == "" {
+		if !l.says(k) {
 			continue
 		}
 		m.from[path] = []Origin{l.origin(path)}
-		if text != "" {
+		if text := k.text(&l.Settings); text != "" {
 			return text
 		}
 		break // said to be zero, which is the default of every scalar that can be zero
@@ -176,6 +189,15 @@ func (m *merger) highest(path string) string {
 		m.from[path] = []Origin{{Source: SourceDefault}}
 	}
 	return k.Default
+}
+
+// says reports whether a layer in normal form says anything of a key, also if it says zero.
+func (l *Layer) says(k Key) bool {
+	if k.Type.IsList() {
+		return k.list(&l.Settings) != nil
+	}
+	_, said := l.Positions[k.Path]
+	return said || k.text(&l.Settings) != ""
 }
 
 func (m *merger) integer(path string) int {
