@@ -94,7 +94,7 @@ func (s *Session) learn(ctx context.Context) (err error) {
 		return err
 	}
 	s.channel.Progress("asking the API server %s", s.kube.Host())
-	s.knowledge, err = gather(ctx, s.kube)
+	s.knowledge, err = gather(ctx, s.kube, s.helper)
 	if err != nil {
 		return err
 	}

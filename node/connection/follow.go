@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/culvert-dev/culvert/node/routefacts"
 	"github.com/culvert-dev/culvert/policy"
 	"github.com/culvert-dev/culvert/policy/v1alpha1"
 )
@@ -72,7 +71,7 @@ func (s *Session) replan(ctx context.Context) {
 }
 
 func (s *Session) readFacts(ctx context.Context) error {
-	facts, err := routefacts.Read(ctx)
+	facts, err := readHost(ctx, s.helper)
 	if err == nil {
 		s.knowledge.facts = facts
 	}

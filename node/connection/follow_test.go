@@ -209,9 +209,9 @@ func TestEnforcedByTheTeam(t *testing.T) {
 // TestContestIsNamedWhileItLasts: what the helper tells of a fight becomes a warning, and goes.
 func TestContestIsNamedWhileItLasts(t *testing.T) {
 	s := connected(t, team("1", []string{"10.128.0.0/9"}, "10.132.0.0/16"))
-	fight := helper.Contested{Kind: helper.ContestUndone, What: "it deletes our rule", RetryEvery: 10 * time.Second}
+	fight := helper.Contested{Kind: helper.ContestUndone, What: "keeps undoing our rule", RetryEvery: 10 * time.Second}
 	s.helperNoticed(helper.Event{Contested: &fight})
-	if list := s.notices.list(); len(list) != 1 || !strings.Contains(list[0], "it deletes our rule") {
+	if list := s.notices.list(); len(list) != 1 || !strings.Contains(list[0], "another program keeps undoing our rule") {
 		t.Errorf("notices %q", list)
 	}
 	fight.Over = true

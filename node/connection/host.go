@@ -181,6 +181,9 @@ func (s *Session) helperNoticed(event helper.Event) {
 	if c := event.Contested; c != nil {
 		s.notice(noticeContest+string(c.Kind), contest(c))
 	}
+	if event.IPsecChanged && s.applied {
+		s.followHost(s.ctx)
+	}
 	if event.Host != nil {
 		s.resolversChanged(event)
 	}
@@ -191,8 +194,8 @@ func contest(c *helper.Contested) error {
 	if c.Over {
 		return nil
 	}
-	return fmt.Errorf("degraded: another program fights for the host's network since %s: %s; culvert gives way and tries again every %v",
-		c.Since.Format(time.TimeOnly), c.What, c.RetryEvery)
+	return fmt.Errorf("degraded: another program %s since %s; culvert gives way to it and tries again every %v",
+		c.What, c.Since.Format(time.TimeOnly), c.RetryEvery)
 }
 
 // resolversChanged adopts a change of the host's own resolvers. As a rule it comes with another network.

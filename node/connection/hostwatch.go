@@ -34,7 +34,7 @@ func (s *Session) watchHost(ctx context.Context, background *sync.WaitGroup) {
 			if !first && !wait(ctx, watcher.Changes()) {
 				return
 			}
-			facts, err := routefacts.Read(ctx) // the first time for what changed before the watch began
+			facts, err := readHost(ctx, s.helper) // the first time for what changed before the watch began
 			s.mail.send(ctx, func() { s.hostMoved(facts, err) })
 		}
 	})

@@ -3,11 +3,13 @@ package connection
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
 
 	"github.com/culvert-dev/culvert/dns/hostdns"
+	"github.com/culvert-dev/culvert/node/helper"
 	"github.com/culvert-dev/culvert/node/kube"
 	"github.com/culvert-dev/culvert/node/routefacts"
 	"github.com/culvert-dev/culvert/policy"
@@ -27,17 +29,38 @@ type knowledge struct {
 
 // gather asks the API server and the host at the same time. It changes nothing anywhere. Of several
 // failures it returns the one that explains most: all missing rights before the one in the way.
-func gather(ctx context.Context, client *kube.Client) (knowledge, error) {
+func gather(ctx context.Context, client *kube.Client, root *helper.Client) (knowledge, error) {
 	var k knowledge
 	var rights, user, team, facts, resolver error
 	var work sync.WaitGroup
 	work.Go(func() { rights = client.CheckRights(ctx) })
 	work.Go(func() { k.user, user = client.Whoami(ctx) })
 	work.Go(func() { k.policy, team = client.Policy(ctx) })
-	work.Go(func() { k.facts, facts = routefacts.Read(ctx) })
+	work.Go(func() { k.facts, facts = readHost(ctx, root) })
 	work.Go(func() { k.resolver, resolver = hostdns.Read(resolvConf) })
 	work.Wait()
 	return k, cmp.Or(rights, user, team, facts, resolver)
+}
+
+// readHost reads what steers packets on this host. What only root may read is asked of the helper; if
+// that is nil, it is read with the rights of this process. Not to get it is a warning of the facts.
+func readHost(ctx context.Context, root *helper.Client) (policy.Facts, error) {
+	facts, err := routefacts.Read(ctx)
+	if err != nil {
+		return facts, err
+	}
+	ipsec := helper.IPsec{}
+	if root != nil {
+		ipsec, err = root.IPsec(ctx)
+	} else {
+		ipsec.Policies, ipsec.Warnings, err = routefacts.ReadIPsec(ctx)
+	}
+	facts.IPsec = ipsec.Policies
+	facts.Warnings = append(facts.Warnings, ipsec.Warnings...)
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		facts.Warnings = append(facts.Warnings, fmt.Sprintf("the IPsec policies of this host are not known and left out of the plan: %v", err))
+	}
+	return facts, nil
 }
 
 // protected lists the addresses whose packets must keep the way they had: those that carry the

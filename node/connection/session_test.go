@@ -46,7 +46,7 @@ func TestFailureIsToldAndTakenBack(t *testing.T) {
 	if err := st.over(t, prompt); failure.Of(err).Code != failure.Permission {
 		t.Errorf("Run: %v", err)
 	}
-	if seen := st.helper.requests(); !slices.Equal(seen, []string{"hello", "close"}) || st.helper.last != nil {
+	if seen := st.helper.requests(); !slices.Equal(seen, []string{"hello", "ipsec", "close"}) || st.helper.last != nil {
 		t.Errorf("asked of the helper: %v, last %s", seen, st.helper.last)
 	}
 }
