@@ -45,6 +45,26 @@ func ConsentNeeded(in Input) Consent {
 	return c
 }
 
+// TakesNoMore reports whether all that the cluster's Policy could take by the settings s, it could take
+// by old as well, on whatever host: who agreed to old need not be asked about s.
+func TakesNoMore(s, old Settings, c Cluster) bool {
+	before := policyRules(old)
+	for _, r := range policyRules(s) {
+		inside := func(b RoutingRule) bool { return b.Resolve == r.Resolve && insideSubnet(r.subnet(), b.subnet()) }
+		if !slices.ContainsFunc(before, inside) {
+			return false
+		}
+	}
+	suffixes := policySuffixes(old, c)
+	for _, x := range policySuffixes(s, c) {
+		inside := func(o string) bool { return x == o || strings.HasSuffix(x, "."+o) }
+		if !slices.ContainsFunc(suffixes, inside) {
+			return false
+		}
+	}
+	return true
+}
+
 // policyRules returns the rules of the cluster's Policy that can take something from the host.
 func policyRules(s Settings) []RoutingRule {
 	var out []RoutingRule

@@ -107,3 +107,30 @@ func TestWithout(t *testing.T) {
 		t.Errorf("consent is still needed: %q", c.Takes)
 	}
 }
+
+func TestTakesNoMore(t *testing.T) {
+	const old = "routing: {allowConflictingSubnets: [10.128.0.0/9, service], alsoProxySubnets: [192.0.2.0/24]}\ndns: {includeSuffixes: [corp.example]}"
+	for text, want := range map[string]bool{
+		old: true,
+		"":  true,
+		"routing: {allowConflictingSubnets: [10.132.0.0/16]}":                                                      true,
+		"routing: {allowConflictingSubnets: [service], neverProxySubnets: [10.0.0.0/8], onConflict: yield}":        true,
+		"routing: {allowConflictingSubnets: [10.0.0.0/8]}":                                                         false,
+		"routing: {allowConflictingSubnets: [pods]}":                                                               false,
+		"routing: {alsoProxySubnets: [10.132.0.0/16]}":                                                             false,
+		"dns: {includeSuffixes: [a.corp.example, svc.cluster.local]}":                                              true,
+		"dns: {includeSuffixes: [example]}":                                                                        false,
+		"routing: {conflicts: [{subnet: 10.132.0.0/16, resolve: allow}, {subnet: 172.16.0.0/12, resolve: yield}]}": true,
+	} {
+		merged := func(text string) Settings {
+			s, _, err := Merge(layer(t, SourcePolicy, text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		if got := TakesNoMore(merged(text), merged(old), lab); got != want {
+			t.Errorf("%s: %v", text, got)
+		}
+	}
+}

@@ -46,6 +46,20 @@ func (s *Session) askConsent(ctx context.Context, text string) error {
 // agreed reports whether the user has agreed to what has this hash, now or earlier.
 func (s *Session) agreed(hash string) bool { return hash == s.trusted || consented(hash) }
 
+// agreeToLess takes the user's agreement to the wishes followed so far for one to those of settings, whose
+// hash is given, if they take nothing more, and reports whether it has.
+func (s *Session) agreeToLess(settings policy.Settings, hash string) bool {
+	now := policy.ConsentNeeded(s.planInput(s.settings, s.cluster))
+	if !s.agreed(now.Hash) || !policy.TakesNoMore(settings, s.settings, s.cluster) {
+		return false
+	}
+	s.trusted = hash
+	if err := rememberConsent(hash); err != nil {
+		s.notice(noticeRemember, err)
+	}
+	return true
+}
+
 // agreedOnly drops from settings what the Policy wants beyond what the user agreed to. Nothing is
 // asked for while nothing is taken, so this comes about when a VPN starts after connecting.
 func (s *Session) agreedOnly(settings policy.Settings, cluster policy.Cluster) policy.Settings {
