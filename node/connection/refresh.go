@@ -7,14 +7,13 @@ import (
 	"github.com/culvert-dev/culvert/node/api"
 )
 
-// In ticks of a second: how often the helper is asked for its process ids, how often what could not
-// be applied is tried again, how often what did not answer is probed again, and how often a gateway that answers nothing makes us ask the API server
-// whether there is another.
+// How often what nobody sends an event about is looked after, in ticks of a second.
 const (
-	pidsEvery  = 5
-	applyEvery = 5
-	askEvery   = 15
-	proveEvery = 10
+	pidsEvery  = 5  // ask the helper for its process ids
+	applyEvery = 5  // try again what could not be applied
+	askEvery   = 15 // ask the API server whether there is another gateway than one that answers nothing
+	proveEvery = 10 // probe again while something does not answer
+	proveAgain = 60 // probe again in any case: a firewall that changes tells nobody
 )
 
 // refresh brings up to date what nobody sends an event about.
@@ -33,7 +32,7 @@ func (s *Session) refresh(ctx context.Context) {
 	if s.ticks%pidsEvery == 0 {
 		s.ping(ctx)
 	}
-	if s.ticks%proveEvery == 0 && s.notices[noticeReach] != "" {
+	if s.ticks%proveAgain == 0 || s.ticks%proveEvery == 0 && s.notices[noticeReach] != "" {
 		s.prove()
 	}
 }
