@@ -94,10 +94,10 @@ func bytesText(n int64) string {
 	return fmt.Sprintf("%.1f %s", value, unit)
 }
 
-func join(addrs []netip.Addr) string {
-	texts := make([]string, len(addrs))
-	for i, a := range addrs {
-		texts[i] = a.String()
+func join[T fmt.Stringer](list []T) string {
+	texts := make([]string, len(list))
+	for i, x := range list {
+		texts[i] = x.String()
 	}
 	return strings.Join(texts, ", ")
 }
@@ -124,9 +124,16 @@ func renderConnected(w io.Writer, s api.Status) error {
 			tunnels = append(tunnels, route.Prefix.String())
 		}
 	}
-	_, err := fmt.Fprintf(w, "connected to %s as %s through pod %s\n  routes  %s on %s\n  names   %s\n",
+	routes := "none"
+	if len(tunnels) > 0 {
+		routes = strings.Join(tunnels, ", ") + " on " + s.WireGuard.Interface
+	}
+	_, err := fmt.Fprintf(w, "connected to %s as %s through pod %s\n  routes  %s\n  names   %s\n",
 		cmp.Or(s.Cluster.Context, s.Cluster.Server), s.Cluster.User, s.Gateway.Pod,
-		strings.Join(tunnels, ", "), s.WireGuard.Interface, strings.Join(forwardDomains(s.DNS.Domains), ", "))
+		routes, strings.Join(forwardDomains(s.DNS.Domains), ", "))
+	if len(s.Yielded) > 0 && err == nil {
+		_, err = fmt.Fprintf(w, "  left    %s to other networks of this host; see `culvert status`\n", join(s.Yielded))
+	}
 	for _, warning := range s.Warnings {
 		if err == nil {
 			_, err = fmt.Fprintf(w, "  warning: %s\n", warning)

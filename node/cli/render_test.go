@@ -61,3 +61,20 @@ func TestRenderClosed(t *testing.T) {
 		t.Errorf("got:\n%s\nwant it to begin with:\n%s", b.String(), want)
 	}
 }
+
+func TestConnectedSaysWhatIsLeftToOthers(t *testing.T) {
+	var b strings.Builder
+	s := api.Status{
+		Cluster: api.Cluster{Context: "lab", User: "alice"}, Gateway: api.Gateway{Pod: "culvert-gateway-0"},
+		WireGuard: api.WireGuard{Interface: "culvert0"}, DNS: api.DNS{Domains: []string{"cluster.local"}},
+		Yielded: []netip.Prefix{netip.MustParsePrefix("10.130.0.0/16"), netip.MustParsePrefix("10.132.0.0/16")},
+	}
+	if err := renderConnected(&b, s); err != nil {
+		t.Fatal(err)
+	}
+	want := "connected to lab as alice through pod culvert-gateway-0\n  routes  none\n  names   cluster.local\n" +
+		"  left    10.130.0.0/16, 10.132.0.0/16 to other networks of this host; see `culvert status`\n"
+	if b.String() != want {
+		t.Errorf("got\n%swant\n%s", b.String(), want)
+	}
+}
