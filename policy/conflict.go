@@ -77,20 +77,20 @@ type Claim struct {
 }
 
 // findPairs notes which subnets and claims overlap: those of the prefix just entered among
-// themselves and with what lies around it.
+// themselves and with what lies around it. Of one subnet they come nearly as conflicts are shown.
 func (s *sweep) findPairs(lo, hi int) {
-	for i := lo; i < hi; i++ {
-		for j := lo; j < hi; j++ {
-			s.pair(s.items[i], s.items[j])
-		}
+	for i := hi - 1; i >= lo; i-- {
 		if k := s.items[i].kind; k != itemWant && k != itemClaim {
 			continue
 		}
 		for _, f := range s.stack {
-			for j := f.lo; j < f.hi; j++ {
+			for j := f.hi - 1; j >= f.lo; j-- {
 				s.pair(s.items[i], s.items[j])
 				s.pair(s.items[j], s.items[i])
 			}
+		}
+		for j := hi - 1; j >= lo; j-- {
+			s.pair(s.items[i], s.items[j])
 		}
 	}
 }
@@ -104,19 +104,23 @@ func (s *sweep) pair(a, b item) {
 // conflicts turns the pairs into conflicts, now that every address has its verdict. A route in pieces,
 // because throw routes take parts of it away, is one conflict, and so is one that is there twice.
 func (s *sweep) conflicts() []Conflict {
-	// Pairs are sorted rather than conflicts, which are 20 times as large.
-	slices.SortFunc(s.pairs, s.comparePairs)
+	s.sortPairs()
 	s.pairs = slices.CompactFunc(s.pairs, s.onePair)
 	unsettled, left := joined(s.open, s.sheltered), joined(s.yielded, s.sheltered)
-	out := make([]Conflict, 0, len(s.pairs))
-	for _, p := range s.pairs {
+	out := make([]Conflict, len(s.pairs))
+	for i, p := range s.pairs {
 		w, c := s.wants[p.want], s.claims[p.claim]
-		x := Conflict{Subnet: w.prefix, Kind: w.kind, Claim: s.v.describe(s.v.route(c.route), c)}
+		x := &out[i]
+		x.Subnet, x.Kind = w.prefix, w.kind
+		s.v.describe(&x.Claim, c)
 		x.Relation, x.Overlap = relate(w.prefix, c.named)
+		if i > 0 && out[i-1].Overlap == x.Overlap { // all routes around a subnet
+			x.Open, x.Yielded, x.Resolution = out[i-1].Open, out[i-1].Yielded, out[i-1].Resolution
+			continue
+		}
 		x.Open = touching(unsettled.within(x.Overlap), s.open)
 		x.Yielded = touching(left.within(x.Overlap), s.yielded)
 		x.Resolution = s.resolution(x)
-		out = append(out, x)
 	}
 	return out
 }
@@ -124,6 +128,29 @@ func (s *sweep) conflicts() []Conflict {
 // touching returns those of prefixes that have an address in set.
 func touching(prefixes []netip.Prefix, set rangeSet) []netip.Prefix {
 	return slices.DeleteFunc(prefixes, func(p netip.Prefix) bool { return !set.overlaps(p) })
+}
+
+// sortPairs sorts pairs rather than conflicts, which are 40 times as large: into one heap per subnet
+// first, where they are nearly in order.
+func (s *sweep) sortPairs() {
+	ends := make([]int, len(s.wants)+1)
+	for _, p := range s.pairs {
+		ends[p.want+1]++
+	}
+	for i := range s.wants {
+		ends[i+1] += ends[i]
+	}
+	sorted := make([]pair, len(s.pairs))
+	for _, p := range s.pairs {
+		sorted[ends[p.want]] = p
+		ends[p.want]++
+	}
+	s.pairs = sorted
+	lo := 0
+	for i := range s.wants {
+		slices.SortFunc(s.pairs[lo:ends[i]], s.comparePairs)
+		lo = ends[i]
+	}
 }
 
 // comparePairs orders as conflicts are shown: by subnet, then route, the one that counts first.
@@ -139,7 +166,9 @@ func (s *sweep) comparePairs(a, b pair) int {
 }
 
 // onePair reports whether two pairs, neighbours in order, say the same.
-func (s *sweep) onePair(a, b pair) bool { return s.comparePairs(a, b) == 0 }
+func (s *sweep) onePair(a, b pair) bool {
+	return a.want == b.want && s.claims[a.claim].named == s.claims[b.claim].named && s.comparePairs(a, b) == 0
+}
 
 func relate(subnet, route netip.Prefix) (Relation, netip.Prefix) {
 	switch {
@@ -151,7 +180,7 @@ func relate(subnet, route netip.Prefix) (Relation, netip.Prefix) {
 	return Covers, route
 }
 
-func (s *sweep) resolution(c Conflict) Resolution {
+func (s *sweep) resolution(c *Conflict) Resolution {
 	switch {
 	case len(c.Open) > 0:
 		return Unresolved
@@ -165,9 +194,10 @@ func (s *sweep) resolution(c Conflict) Resolution {
 	return Sheltered
 }
 
-// describe turns a claim of route r into what people and other programs read.
-func (v *view) describe(r *Route, c claim) Claim {
-	d := Claim{Prefix: c.named, Rule: c.rule, Table: r.Table, Type: r.Type, Metric: r.Metric, Protocol: r.Protocol, LAN: v.isLAN(r)}
+// describe turns a claim into what people and other programs read.
+func (v *view) describe(d *Claim, c claim) {
+	r := v.route(c.route)
+	d.Prefix, d.Rule, d.Table, d.Type, d.Metric, d.Protocol, d.LAN = c.named, c.rule, r.Table, r.Type, r.Metric, r.Protocol, v.isLAN(r)
 	if d.Type == "" {
 		d.Type = Unicast
 	}
@@ -180,14 +210,13 @@ func (v *view) describe(r *Route, c claim) Claim {
 		l := v.link(r.NextHops[0].Link)
 		d.Interfaces, d.Owner, d.VPN = l.names, l.owner.owner, l.owner.class == classVPN
 	} else {
-		v.describeHops(&d, r.NextHops)
+		v.describeHops(d, r.NextHops)
 	}
 	for _, h := range r.NextHops {
 		if h.Addr.IsValid() {
 			d.NextHops = append(d.NextHops, h.Addr)
 		}
 	}
-	return d
 }
 
 // describeHops describes several next hops. An owner is named only if all of them are its.
@@ -204,7 +233,13 @@ func (v *view) describeHops(d *Claim, hops []NextHop) {
 }
 
 // where says how a claim's route leaves the host: "on tun0 (OpenVPN, table main)".
-func (v *view) where(c claim) string { return v.describe(v.route(c.route), c).where() }
+func (v *view) where(c claim) string { return v.described(c).where() }
+
+func (v *view) described(c claim) Claim {
+	var d Claim
+	v.describe(&d, c)
+	return d
+}
 
 // Who names the network that has the claim as well as it is known: "OpenVPN on tun0", "eth1", or "" when
 // nothing leads anywhere.

@@ -57,7 +57,7 @@ type Explanation struct {
 func Explain(in Input, a netip.Addr) Explanation {
 	a = a.Unmap().WithZone("")
 	v := newView(in.Facts, in.Own)
-	s, claims := v.sweep(in)
+	s, claims := v.sweep(in, wishesOf(in))
 	s.asked = a
 	s.run()
 	e := Explanation{Addr: a, Outcome: outcomes[s.verdict(s.answer)], Reason: s.reason(s.answer), Claims: []Claim{}}
@@ -82,7 +82,7 @@ func (v *view) explainHost(e *Explanation, policies []IPsecPolicy) {
 	all := v.claims(rangesOf(hostPrefix(e.Addr)))[familyOf(e.Addr)]
 	slices.SortStableFunc(all, func(a, b claim) int { return v.compareClaims(b, a) })
 	for _, c := range all {
-		d := v.describe(v.route(c.route), c)
+		d := v.described(c)
 		if e.Host == nil {
 			e.Host = &d
 		}
@@ -91,6 +91,6 @@ func (v *view) explainHost(e *Explanation, policies []IPsecPolicy) {
 		}
 	}
 	for _, c := range v.ipsecClaims(policies, rangesOf(hostPrefix(e.Addr))) {
-		e.Claims = append(e.Claims, v.describe(v.route(c.route), c))
+		e.Claims = append(e.Claims, v.described(c))
 	}
 }

@@ -114,9 +114,12 @@ func (p Plan) Unsettled() []Conflict {
 }
 
 // NewPlan decides. It never fails: what cannot be had is left out, and a conflict or a warning says so.
-func NewPlan(in Input) Plan {
+func NewPlan(in Input) Plan { return new(Planner).Plan(in) }
+
+// decide is NewPlan with a look at every route.
+func decide(in Input, w wishes) Plan {
 	v := newView(in.Facts, in.Own)
-	s, claims := v.sweep(in)
+	s, claims := v.sweep(in, w)
 	s.run()
 	tunnel := s.tunnel
 
@@ -138,27 +141,32 @@ func NewPlan(in Input) Plan {
 }
 
 // sweep returns a sweep that is ready to run, and the claims it weighs.
-func (v *view) sweep(in Input) (*sweep, map[Family][]claim) {
-	wanted := wants(in.Cluster, in.Settings)
-	interest := interest(wanted, in.Overlay)
-	claims := v.claims(interest)
-	protected := v.protected(in, claims, interest)
-	ipsec := v.ipsecClaims(in.Facts.IPsec, interest)
-	return newSweep(v, wanted, in, slices.Concat(claims[IPv4], claims[IPv6], ipsec), protected), claims
+func (v *view) sweep(in Input, w wishes) (*sweep, map[Family][]claim) {
+	claims := v.claims(w.interest)
+	protected := v.protected(in, claims, w.interest)
+	ipsec := v.ipsecClaims(in.Facts.IPsec, w.interest)
+	return newSweep(v, w.wants, in, [][]claim{claims[IPv4], claims[IPv6], ipsec}, protected), claims
 }
 
-// interest returns all addresses that may go through the tunnel.
-func interest(wanted []want, overlay []netip.Prefix) rangeSet {
+// wishes are what an input is about, whatever the host is like.
+type wishes struct {
+	wants    []want
+	interest rangeSet // all addresses that may go through the tunnel
+}
+
+func wishesOf(in Input) wishes {
+	w := wishes{wants: wants(in.Cluster, in.Settings)}
 	var all []netip.Prefix
-	for _, w := range wanted {
-		all = append(all, w.prefix)
+	for _, x := range w.wants {
+		all = append(all, x.prefix)
 	}
-	for _, p := range overlay {
+	for _, p := range in.Overlay {
 		if p.IsValid() {
 			all = append(all, hostPrefix(GatewayAddr(p.Addr())))
 		}
 	}
-	return rangesOf(all...)
+	w.interest = rangesOf(all...)
+	return w
 }
 
 // trace sums up one family.

@@ -62,21 +62,26 @@ func samples(in Input) []netip.Addr {
 	return out
 }
 
-// TestPlanProperties compares plans with the twin and with the kernel's own rules, on random hosts.
-//
-// CULVERT_TEST_SEED, a number, repeats a run.
-func TestPlanProperties(t *testing.T) {
-	seed, rounds := rand.Uint64(), 1000
+// testSeed returns the seed of a random test, and logs it. CULVERT_TEST_SEED, a number, repeats a run.
+func testSeed(t *testing.T) uint64 {
+	t.Helper()
+	seed := rand.Uint64()
 	if text := os.Getenv("CULVERT_TEST_SEED"); text != "" {
 		var err error
 		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
 			t.Fatal(err)
 		}
 	}
+	t.Logf("seed %d", seed)
+	return seed
+}
+
+// TestPlanProperties compares plans with the twin and with the kernel's own rules, on random hosts.
+func TestPlanProperties(t *testing.T) {
+	seed, rounds := testSeed(t), 1000
 	if testing.Short() {
 		rounds = 200
 	}
-	t.Logf("seed %d", seed)
 	for round := range rounds {
 		h := randomHost{rand.New(rand.NewPCG(seed, uint64(round))), IPv4}
 		if round%3 == 0 {

@@ -104,7 +104,7 @@ const (
 	keepOpen
 )
 
-func newSweep(v *view, wants []want, in Input, claims []claim, protected []Protected) *sweep {
+func newSweep(v *view, wants []want, in Input, claims [][]claim, protected []Protected) *sweep {
 	s := &sweep{
 		v: v, wants: wants, rules: expanded(in.Settings.Routing, wants), protect: protected,
 		onConflict: in.Settings.OnConflict, onConflictFrom: in.Settings.OnConflictFrom,
@@ -133,17 +133,25 @@ func newSweep(v *view, wants []want, in Input, claims []claim, protected []Prote
 	for i, p := range protected {
 		s.items = append(s.items, item{p.Prefix, itemProtect, int32(i)})
 	}
+	for _, list := range claims {
+		s.addClaims(list)
+	}
+	return s
+}
+
+func (s *sweep) addClaims(claims []claim) {
+	s.claims, s.items = slices.Grow(s.claims, len(claims)), slices.Grow(s.items, len(claims))
 	for _, c := range claims {
-		if c.whole || c.again || v.route(c.route).Type == Local {
+		r := s.v.route(c.route)
+		if c.whole || c.again || r.Type == Local {
 			continue
 		}
 		s.claims = append(s.claims, c)
 		s.items = append(s.items, item{c.prefix, itemClaim, int32(len(s.claims) - 1)})
-		if v.isLAN(v.route(c.route)) {
+		if s.v.isLAN(r) {
 			s.items = append(s.items, item{c.prefix, itemLAN, int32(len(s.claims) - 1)})
 		}
 	}
-	return s
 }
 
 func (s *sweep) run() {

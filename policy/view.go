@@ -34,11 +34,11 @@ func newView(f Facts, own Own) *view {
 	}
 	for _, l := range f.Links {
 		v.links[l.Index] = knownLink{l, ownerOf(l), []string{l.Name}}
-		if l.VRFTable != 0 {
-			v.vrfOnly[l.VRFTable] = true
-		}
 		if l.Name == own.Interface && l.Name != "" {
 			v.ownIdx = l.Index
+		}
+		if l.VRFTable != 0 {
+			v.vrfOnly[l.VRFTable] = true
 		}
 	}
 	rules := f.Rules

@@ -16,34 +16,43 @@ import (
 // A route inside another of the same interface is not one of them: it was put there on purpose.
 func wholeSpace(routes []Route) []bool {
 	whole := make([]bool, len(routes))
-	sizes := map[exit]*float64{}
-	var last exit
-	var size *float64
 	for i := range routes {
-		r := &routes[i]
-		if r.Prefix.IsValid() && r.Prefix.Bits() == 0 {
-			whole[i] = true
-		}
-		e, ok := exitOf(r)
-		if !ok {
-			continue
-		}
-		if e != last { // neighbours in a listing mostly have one exit
-			last, size = e, sizes[e]
-			if size == nil {
-				size = new(float64)
-				sizes[e] = size
-			}
-		}
-		*size += math.Ldexp(1, -r.Prefix.Bits())
+		whole[i] = routes[i].Prefix.IsValid() && routes[i].Prefix.Bits() == 0
 	}
-	for e, size := range sizes {
-		if couldCover(e.family, *size) {
+	for e, size := range exitSizes(routes) {
+		if couldCover(e.family, size) {
 			markCover(e.family, routes, exitMembers(routes, e), whole)
 		}
 	}
 	return whole
 }
+
+// exitSizes adds up the sizes of the routes of each exit, as parts of the whole space.
+func exitSizes(routes []Route) map[exit]float64 {
+	sizes := map[exit]float64{}
+	var last exit
+	var size float64
+	for i := range routes {
+		e, ok := exitOf(&routes[i])
+		if !ok {
+			continue
+		}
+		if e != last { // neighbours in a listing mostly have one exit
+			if last != (exit{}) {
+				sizes[last] = size
+			}
+			last, size = e, sizes[e]
+		}
+		size += spaceOf(routes[i].Prefix)
+	}
+	if last != (exit{}) {
+		sizes[last] = size
+	}
+	return sizes
+}
+
+// spaceOf returns the size of a prefix as a part of the whole space.
+func spaceOf(p netip.Prefix) float64 { return math.Ldexp(1, -p.Bits()) }
 
 // exitOf returns the interface that a route could be a piece of the whole space of.
 func exitOf(r *Route) (exit, bool) {
