@@ -3,24 +3,33 @@
 package e2e
 
 import (
+	"io"
 	"os/exec"
 	"testing"
 	"time"
 )
 
-// serveOnWorkstation runs the lab's server on the workstation until stop is called.
-func (l *lab) serveOnWorkstation(t *testing.T) (stop func()) {
+// background starts a command on the workstation, its standard output going to out (nil: nowhere), and
+// returns what ends it and waits.
+func (l *lab) background(t *testing.T, out io.Writer, argv ...string) (stop func()) {
 	t.Helper()
-	// `lab exec` becomes the command, so that the process started here is the server.
-	argv := l.WSCommand(nil, "lab", "labnet", "server")
+	// `lab exec` becomes the command, so that the process started here is the command.
+	argv = l.WSCommand(nil, argv...)
 	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Stdout = out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	stop = func() {
+	return func() {
 		cmd.Process.Kill() //nolint:errcheck // it may have ended
 		cmd.Wait()         //nolint:errcheck // killed
 	}
+}
+
+// serveOnWorkstation runs the lab's server on the workstation until stop is called.
+func (l *lab) serveOnWorkstation(t *testing.T) (stop func()) {
+	t.Helper()
+	stop = l.background(t, nil, "lab", "labnet", "server")
 	eventually(t, 5*time.Second, "server on the workstation", func() error {
 		return l.Labnet(5*time.Second, "pingpong", "--count", "1", "127.0.0.1:7000").OK()
 	})

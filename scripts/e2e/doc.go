@@ -5,5 +5,6 @@
 //	ws (culvert, VPN client) ── router ── vpn ── corp, node1 (API server, gateway pod, echo)
 //
 // One lab serves all scenarios, brought up by the first test that needs it; every scenario compares
-// `lab snapshot ws` before and after. CULVERT_E2E_LAB names a lab that is up already; it is kept.
+// `lab snapshot ws` before and after. CULVERT_E2E_LAB names a lab that is up already; it is kept. The
+// scenarios of both families have a second, small lab; CULVERT_E2E_LAB6 names one for them.
 package e2e

@@ -105,6 +105,7 @@ type status struct {
 		Redials   int
 	}
 	WireGuard struct{ LastHandshake time.Time }
+	Warnings  []string
 }
 
 func (l *lab) status(t *testing.T) status {

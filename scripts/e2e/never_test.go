@@ -30,6 +30,9 @@ func TestNeverProxyKeepsTheWay(t *testing.T) {
 		{"the VPN again", []string{"up", "openvpn", "--routes", "10.0.0.0/8"}, "via 10.99.0.1 dev tun0"},
 		{"with more specific routes", []string{"up", "openvpn", "--routes", "10.20.0.0/16,10.50.0.0/16,10.130.200.0/24"}, "via 10.99.0.1 dev tun0"},
 		{"without a route for it", []string{"up", "openvpn", "--routes", "10.20.0.0/16,10.50.0.0/16"}, "via 192.168.77.1 dev eth0"},
+		{"WireGuard with a table of its own", []string{"up", "wireguard", "--routes", "10.0.0.0/8"}, "dev wg-corp"},
+		{"rules like Tailscale's", []string{"up", "tailscale", "--routes", "10.0.0.0/8"}, "dev tailscale0"},
+		{"rules like NetBird's", []string{"up", "netbird", "--routes", "10.0.0.0/8"}, "dev wt0"},
 		{"the first VPN again", []string{"up", "openvpn", "--routes", "10.0.0.0/8"}, "via 10.99.0.1 dev tun0"},
 	} {
 		must(t, l.Run(time.Minute, append([]string{"vpn"}, step.vpn...)...), step.name)
