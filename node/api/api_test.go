@@ -36,6 +36,14 @@ func asOther(path string) int {
 		println("status:", err.Error())
 		return 1
 	}
+	if why, err := c.Why(context.Background(), "a b&c"); err != nil || why.Target != "a b&c" {
+		println("why:", why.Target)
+		return 3
+	}
+	if _, err := c.Plan(context.Background()); err == nil || !strings.Contains(err.Error(), "nothing is decided") {
+		println("plan: not the connection's own error")
+		return 4
+	}
 	if err := c.Quit(context.Background()); err == nil || !strings.Contains(err.Error(), "only the connection's owner") {
 		println("quit is not refused")
 		return 2
@@ -50,6 +58,12 @@ type fakeConnection struct {
 
 func (*fakeConnection) Status() Status {
 	return Status{Version: StatusVersion, Name: "x", State: Connected}
+}
+
+func (*fakeConnection) Plan() (Plan, error) { return Plan{}, errors.New("nothing is decided yet") }
+
+func (*fakeConnection) Why(_ context.Context, target string) (Why, error) {
+	return Why{Version: WhyVersion, Target: target}, nil
 }
 
 func (f *fakeConnection) Quit(context.Context) error {

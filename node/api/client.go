@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"syscall"
@@ -32,15 +33,28 @@ func NewClient(path string) *Client {
 
 // Status asks for a snapshot.
 func (c *Client) Status(ctx context.Context) (Status, error) {
-	var s Status
-	body, err := c.do(ctx, http.MethodGet, "/v1/status")
+	return get[Status](ctx, c, "/v1/status")
+}
+
+// Plan asks for the plan in force.
+func (c *Client) Plan(ctx context.Context) (Plan, error) { return get[Plan](ctx, c, "/v1/plan") }
+
+// Why asks how programs on this host reach a name or an address.
+func (c *Client) Why(ctx context.Context, target string) (Why, error) {
+	return get[Why](ctx, c, "/v1/why?target="+url.QueryEscape(target))
+}
+
+// get asks for a value.
+func get[T any](ctx context.Context, c *Client, path string) (T, error) {
+	var v T
+	body, err := c.do(ctx, http.MethodGet, path)
 	if err != nil {
-		return s, err
+		return v, err
 	}
-	if err := json.Unmarshal(body, &s); err != nil {
-		return s, fmt.Errorf("read status: %w", err)
+	if err := json.Unmarshal(body, &v); err != nil {
+		return v, fmt.Errorf("read the answer to %s: %w", path, err)
 	}
-	return s, nil
+	return v, nil
 }
 
 // Quit ends the connection; when it returns nil the host is restored.

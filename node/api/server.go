@@ -15,6 +15,10 @@ import (
 type Handler interface {
 	// Status returns a snapshot without waiting for anything.
 	Status() Status
+	// Plan returns the plan in force, or an error while there is none.
+	Plan() (Plan, error)
+	// Why explains a name or an address; it may wait for answers about the name until ctx ends.
+	Why(ctx context.Context, target string) (Why, error)
 	// Quit ends the connection and returns when the host is restored.
 	Quit(ctx context.Context) error
 }
@@ -23,11 +27,25 @@ type Handler interface {
 // somebody may have connected and say nothing.
 const shutdownTimeout = 300 * time.Millisecond
 
+// whyTimeout bounds how long the names that explain one take to resolve; the server's time for an answer
+// is longer.
+const whyTimeout = 20 * time.Second
+
 // Serve answers on l until ctx ends, for owner (a user id), root, and others who may read. It waits
 // for the answers under way.
 func Serve(ctx context.Context, l net.Listener, owner uint32, h Handler) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, h.Status()) })
+	mux.HandleFunc("GET /v1/plan", func(w http.ResponseWriter, _ *http.Request) {
+		reply, err := h.Plan()
+		writeAnswer(w, reply, err)
+	})
+	mux.HandleFunc("GET /v1/why", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), whyTimeout)
+		defer cancel()
+		reply, err := h.Why(ctx, r.URL.Query().Get("target"))
+		writeAnswer(w, reply, err)
+	})
 	mux.HandleFunc("POST /v1/quit", ownerOnly(owner, func(w http.ResponseWriter, r *http.Request) {
 		if err := h.Quit(r.Context()); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -104,6 +122,15 @@ func ownerOnly(owner uint32, next http.HandlerFunc) http.HandlerFunc {
 		}
 		next(w, r)
 	}
+}
+
+// writeAnswer writes v, or why there is none.
+func writeAnswer(w http.ResponseWriter, v any, err error) {
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	writeJSON(w, v)
 }
 
 func writeJSON(w http.ResponseWriter, v any) {

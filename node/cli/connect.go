@@ -18,7 +18,6 @@ import (
 	"golang.org/x/term"
 
 	"github.com/culvert-dev/culvert/node/api"
-	"github.com/culvert-dev/culvert/node/config"
 	"github.com/culvert-dev/culvert/node/failure"
 	"github.com/culvert-dev/culvert/node/helper"
 	"github.com/culvert-dev/culvert/node/report"
@@ -53,13 +52,11 @@ func newConnect() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	bindName(cmd, &o.request.Name)
-	flags.StringVarP(&o.request.ConfigFile, "config", "f", "", "file with settings; see config.example.yaml")
 	flags.BoolVar(&o.request.TrustPolicy, "trust-policy", false, "agree to what the cluster's Policy takes from this host's other networks; remembered")
 	flags.BoolVar(&o.foreground, "foreground", false, "stay in the terminal, show the log, disconnect on Ctrl-C")
 	flags.DurationVar(&o.timeout, "timeout", 30*time.Second, "give up connecting after this time")
 	flags.BoolVar(&o.request.Debug, "debug", false, "log in more detail")
-	config.BindFlags(flags)
-	o.request.Kube.BindFlags(flags)
+	bindRequest(cmd, &o.request)
 	return cmd
 }
 
@@ -133,13 +130,9 @@ func quit(ctx context.Context, name string) error {
 }
 
 // complete checks what can be checked before anything is started.
-func (o *connectOptions) complete(cmd *cobra.Command) (err error) {
-	if err := checkName(o.request.Name); err != nil {
+func (o *connectOptions) complete(cmd *cobra.Command) error {
+	if err := completeRequest(cmd, &o.request); err != nil {
 		return err
-	}
-	o.request.Flags, o.request.Environment, err = config.FromCommand(cmd.Flags())
-	if err != nil {
-		return failure.New(failure.Usage, err, "")
 	}
 	o.request.Foreground = o.foreground
 	o.request.TimeoutSeconds = int(o.timeout.Seconds())

@@ -63,15 +63,20 @@ func newRoot() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(usageFailure)
-	root.AddCommand(newConnect(), newStatus(), newQuit(), newLogs(), newCleanup(), newGateway(), newVersion())
+	root.AddCommand(newConnect(), newPlan(), newWhy(), newStatus(), newQuit(), newConfig(), newPolicy(), newLogs(), newCleanup(), newGateway(), newVersion())
 	root.AddCommand(internalCommands()...)
-	for _, cmd := range root.Commands() {
-		if cmd.Args != nil {
-			cmd.Args = usageArgs(cmd.Args)
-		}
-	}
-	root.Args = usageArgs(root.Args)
+	checkArgs(root)
 	return root
+}
+
+// checkArgs gives wrong arguments of cmd and the commands below it their exit code.
+func checkArgs(cmd *cobra.Command) {
+	if cmd.Args != nil {
+		cmd.Args = usageArgs(cmd.Args)
+	}
+	for _, sub := range cmd.Commands() {
+		checkArgs(sub)
+	}
 }
 
 func usageFailure(cmd *cobra.Command, err error) error {

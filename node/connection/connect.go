@@ -106,22 +106,13 @@ func (s *Session) learn(ctx context.Context) (err error) {
 
 // decide makes settings and plan, and refuses where they cannot be followed.
 func (s *Session) decide(ctx context.Context) (err error) {
-	s.settings, s.cluster, err = s.merge(s.followed)
-	if err != nil {
-		return err
-	}
-	if err := refusedByPolicy(s.settings); err != nil {
+	if err := s.settle(); err != nil {
 		return err
 	}
 	s.noticeNarrowed()
-	var seed [16]byte
-	rand.Read(seed[:]) // never fails
-	v4, v6, err := policy.ProposeOverlay(seed, s.knowledge.facts, s.clusterPrefixes()...)
-	if err != nil {
-		return failure.New(failure.Conflict, err, "nothing was changed")
+	for _, p := range s.overlay {
+		s.addresses = append(s.addresses, p.Addr())
 	}
-	s.overlay = []netip.Prefix{v4, v6}
-	s.addresses = []netip.Addr{v4.Addr(), v6.Addr()}
 	if err := s.consent(ctx); err != nil {
 		return err
 	}
@@ -129,6 +120,25 @@ func (s *Session) decide(ctx context.Context) (err error) {
 	if open := s.plan.Unsettled(); len(open) > 0 {
 		return &failure.Failure{Code: failure.Conflict, Text: s.plan.ConflictReport(), Raw: true}
 	}
+	return nil
+}
+
+// settle makes the settings and proposes addresses for the tunnel, unless it has some.
+func (s *Session) settle() (err error) {
+	s.settings, s.cluster, err = s.merge(s.followed)
+	if err != nil {
+		return err
+	}
+	if err := refusedByPolicy(s.settings); err != nil || s.overlay != nil {
+		return err
+	}
+	var seed [16]byte
+	rand.Read(seed[:]) // never fails
+	v4, v6, err := policy.ProposeOverlay(seed, s.knowledge.facts, s.clusterPrefixes()...)
+	if err != nil {
+		return failure.New(failure.Conflict, err, "nothing was changed")
+	}
+	s.overlay = []netip.Prefix{v4, v6}
 	return nil
 }
 

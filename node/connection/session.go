@@ -48,6 +48,7 @@ type Session struct {
 	ctx      context.Context // of Run; ends with the session
 	mail     mailbox
 	snapshot atomic.Pointer[api.Status]
+	view     atomic.Pointer[view]
 	quit     chan struct{} // closed to ask for the end
 	quitOnce sync.Once
 	told     atomic.Bool   // the connection stood, and the command knows

@@ -54,6 +54,7 @@ func (s *Session) publish() {
 		status.DNS = s.dnsStatus()
 	}
 	s.snapshot.Store(status)
+	s.publishView()
 }
 
 func (s *Session) carrierStatus() api.Carrier {
