@@ -3,7 +3,9 @@ package dns
 import (
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,8 +15,14 @@ import (
 // impatient makes a server's resolvers give up soon, so that tests need not wait.
 func impatient(t testing.TB, first, total time.Duration) {
 	t.Helper()
+	wait(t, timing{first: first, resend: first, total: total, dead: total / 2})
+}
+
+// wait makes a server's resolvers as patient with upstreams as w says.
+func wait(t testing.TB, w timing) {
+	t.Helper()
 	old := upstreamTiming
-	upstreamTiming = timing{first: first, resend: first, total: total, dead: total / 2}
+	upstreamTiming = w
 	t.Cleanup(func() { upstreamTiming = old })
 }
 
@@ -27,8 +35,14 @@ func deadAddr(t testing.TB) netip.AddrPort {
 	return localAddr(conn.LocalAddr())
 }
 
+// Where something has to wait, what must not be waited for takes an hour: an answer at all is one without that wait.
 func TestUpstreamsFailing(t *testing.T) {
-	impatient(t, 400*time.Millisecond, 2*time.Second)
+	const short = 50 * time.Millisecond
+	patient := timing{first: time.Hour, resend: time.Hour, total: time.Hour, dead: time.Hour}
+	first, refused, total := patient, patient, patient
+	first.first = short
+	refused.first, refused.dead = short, short
+	total.first, total.total = short, 4*short
 	good := upstreamZone(t)
 	with := func(rcode int) func(*wire.Msg, bool) *wire.Msg {
 		return func(q *wire.Msg, _ bool) *wire.Msg { return new(wire.Msg).SetRcode(q, rcode) }
@@ -37,20 +51,21 @@ func TestUpstreamsFailing(t *testing.T) {
 		situation string
 		handlers  []func(*wire.Msg, bool) *wire.Msg // nil: nobody listens
 		rcode     int
-		within    time.Duration
+		waits     timing
 	}{
-		{"the first is silent", []func(*wire.Msg, bool) *wire.Msg{silent, good}, wire.RcodeSuccess, 1200 * time.Millisecond},
-		{"the first refuses packets", []func(*wire.Msg, bool) *wire.Msg{nil, good}, wire.RcodeSuccess, 390 * time.Millisecond},
-		{"the first fails", []func(*wire.Msg, bool) *wire.Msg{with(wire.RcodeServerFailure), good}, wire.RcodeSuccess, 390 * time.Millisecond},
-		{"the first refuses", []func(*wire.Msg, bool) *wire.Msg{with(wire.RcodeRefused), good}, wire.RcodeSuccess, 390 * time.Millisecond},
-		{"the first denies", []func(*wire.Msg, bool) *wire.Msg{with(wire.RcodeNameError), good}, wire.RcodeNameError, 390 * time.Millisecond},
-		{"all refuse", []func(*wire.Msg, bool) *wire.Msg{with(wire.RcodeServerFailure), with(wire.RcodeRefused)}, wire.RcodeRefused, 390 * time.Millisecond},
-		{"one refuses, one is silent", []func(*wire.Msg, bool) *wire.Msg{with(wire.RcodeRefused), silent}, wire.RcodeRefused, 1900 * time.Millisecond},
-		{"all are silent", []func(*wire.Msg, bool) *wire.Msg{silent, silent}, wire.RcodeServerFailure, 3 * time.Second},
-		{"nobody listens", []func(*wire.Msg, bool) *wire.Msg{nil, nil}, wire.RcodeServerFailure, 390 * time.Millisecond},
-		{"none is configured", nil, wire.RcodeServerFailure, 390 * time.Millisecond},
+		{"the first is silent", []func(*wire.Msg, bool) *wire.Msg{silent, good}, wire.RcodeSuccess, first},
+		{"the first refuses packets", []func(*wire.Msg, bool) *wire.Msg{nil, good}, wire.RcodeSuccess, patient},
+		{"the first fails", []func(*wire.Msg, bool) *wire.Msg{with(wire.RcodeServerFailure), good}, wire.RcodeSuccess, patient},
+		{"the first refuses", []func(*wire.Msg, bool) *wire.Msg{with(wire.RcodeRefused), good}, wire.RcodeSuccess, patient},
+		{"the first denies", []func(*wire.Msg, bool) *wire.Msg{with(wire.RcodeNameError), good}, wire.RcodeNameError, patient},
+		{"all refuse", []func(*wire.Msg, bool) *wire.Msg{with(wire.RcodeServerFailure), with(wire.RcodeRefused)}, wire.RcodeRefused, patient},
+		{"one refuses, one is silent", []func(*wire.Msg, bool) *wire.Msg{with(wire.RcodeRefused), silent}, wire.RcodeRefused, refused},
+		{"all are silent", []func(*wire.Msg, bool) *wire.Msg{silent, silent}, wire.RcodeServerFailure, total},
+		{"nobody listens", []func(*wire.Msg, bool) *wire.Msg{nil, nil}, wire.RcodeServerFailure, patient},
+		{"none is configured", nil, wire.RcodeServerFailure, patient},
 	} {
 		t.Run(tt.situation, func(t *testing.T) {
+			wait(t, tt.waits)
 			cfg := Config{}
 			for _, h := range tt.handlers {
 				if h == nil {
@@ -59,22 +74,23 @@ func TestUpstreamsFailing(t *testing.T) {
 					cfg.Upstreams = append(cfg.Upstreams, startFake(t, h).addr)
 				}
 			}
-			r := startResolver(t, cfg, Options{})
-			start := time.Now()
-			m := r.lookup("www.example.com", wire.TypeA)
-			if took := time.Since(start); m.Rcode != tt.rcode || took > tt.within {
-				t.Errorf("%s after %v, want %s within %v", wire.RcodeToString[m.Rcode], took, wire.RcodeToString[tt.rcode], tt.within)
+			if m := startResolver(t, cfg, Options{}).lookup("www.example.com", wire.TypeA); m.Rcode != tt.rcode {
+				t.Errorf("%s, want %s", wire.RcodeToString[m.Rcode], wire.RcodeToString[tt.rcode])
 			}
 		})
 	}
 }
 
 func TestADeadUpstreamIsAskedLastUntilItAnswers(t *testing.T) {
-	impatient(t, 200*time.Millisecond, time.Second)
+	impatient(t, time.Second, 10*time.Second) // the second server answers within the former, on any machine
 	good := zone(t)
 	var alive sync.WaitGroup
 	alive.Add(1)
+	var late atomic.Int64 // questions to the first server after it was known to be dead
 	first := startFake(t, func(q *wire.Msg, tcp bool) *wire.Msg {
+		if strings.HasSuffix(q.Question[0].Name, ".late.example.com.") {
+			late.Add(1)
+		}
 		alive.Wait()
 		return good(q, tcp)
 	})
@@ -88,12 +104,11 @@ func TestADeadUpstreamIsAskedLastUntilItAnswers(t *testing.T) {
 	if e := <-events; e.Kind != ServerDown || e.Server != first.addr || e.Source != SourceUpstream {
 		t.Errorf("event %+v", e)
 	}
-	start := time.Now()
 	for i := range 10 {
-		r.lookup(fresh(100+i)+"example.com", wire.TypeA)
+		r.lookup(fresh(100+i)+"late.example.com", wire.TypeA)
 	}
-	if took := time.Since(start); took > 600*time.Millisecond {
-		t.Errorf("ten questions took %v although a server is known to be dead", took)
+	if n := late.Load(); n > 1 { // one that probes it, on the side
+		t.Errorf("%d of ten questions went to a server that is known to be dead", n)
 	}
 	alive.Done()
 	waitFor(t, "the dead server to be tried again", func() bool {
@@ -116,6 +131,7 @@ func waitFor(t testing.TB, what string, ok func() bool) {
 }
 
 func TestASlowUpstreamDelaysNoClusterName(t *testing.T) {
+	impatient(t, time.Hour, time.Hour) // the questions to the slow server outlast the test
 	gateway := startFake(t, clusterZone(t))
 	slow := startFake(t, silent)
 	r := startResolver(t, connected(gateway, slow), Options{})
@@ -132,14 +148,13 @@ func TestASlowUpstreamDelaysNoClusterName(t *testing.T) {
 		}
 	}
 	waitFor(t, "the slow server's questions", func() bool { return r.Stats().InFlight >= upstreamQuestions })
-	start := time.Now()
 	for i := range 50 {
 		if m := r.lookup(fresh(i), wire.TypeA); m.Rcode != wire.RcodeNameError {
 			t.Fatalf("%v", m)
 		}
 	}
-	if took := time.Since(start); took > 500*time.Millisecond {
-		t.Errorf("50 names of the cluster took %v", took)
+	if n := r.Stats().InFlight; n < upstreamQuestions {
+		t.Errorf("only %d questions still wait for the slow server", n)
 	}
 }
 
@@ -152,7 +167,7 @@ func TestASilentClusterDelaysNothingElse(t *testing.T) {
 	if m := r.lookup("echo.default.svc", wire.TypeA); m.Rcode != wire.RcodeServerFailure {
 		t.Errorf("%v", m)
 	}
-	if took := time.Since(start); took < 200*time.Millisecond || took > time.Second {
+	if took := time.Since(start); took < 200*time.Millisecond || took >= defaultLookupTimeout {
 		t.Errorf("gave up after %v", took)
 	}
 	for name, want := range map[string]int{"www.example.com": wire.RcodeSuccess, "intranet": wire.RcodeSuccess, "echo": wire.RcodeServerFailure} {

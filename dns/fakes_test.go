@@ -157,7 +157,7 @@ func startResolver(t testing.TB, cfg Config, opts Options) *resolver {
 			if err != nil {
 				t.Errorf("Run: %v", err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(20 * time.Second):
 			t.Errorf("Run does not end")
 		}
 	}

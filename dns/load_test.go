@@ -269,13 +269,17 @@ func dialTCP(t *testing.T, r *resolver) *net.TCPConn {
 
 func TestPipelining(t *testing.T) {
 	const questions = 5 * tcpPipeline
+	impatient(t, time.Hour, time.Hour)
+	overtaken := make(chan struct{})
 	slowFirst := func(q *wire.Msg, _ bool) *wire.Msg {
 		if strings.HasPrefix(q.Question[0].Name, "n0.") {
-			time.Sleep(300 * time.Millisecond)
+			<-overtaken
 		}
 		return new(wire.Msg).SetReply(q)
 	}
 	upstream := startFake(t, slowFirst)
+	release := sync.OnceFunc(func() { close(overtaken) })
+	t.Cleanup(release)
 	r := startResolver(t, Config{Upstreams: []netip.AddrPort{upstream.addr}}, Options{})
 	conn := dialTCP(t, r)
 	out := bufio.NewWriter(conn)
@@ -296,6 +300,7 @@ func TestPipelining(t *testing.T) {
 		id := binary.BigEndian.Uint16(msg)
 		if i == 0 {
 			first = id
+			release()
 		}
 		got[id] = true
 	}
@@ -329,10 +334,13 @@ func TestAConnectionThatSendsNonsenseIsClosed(t *testing.T) {
 	waitFor(t, "its end", func() bool { return r.Stats().TCPConnections == 0 })
 }
 
-// Run ends at once whatever is going on.
+// Run waits for none of the questions that are going on: each takes an hour.
 func TestRunEndsPromptly(t *testing.T) {
+	impatient(t, time.Hour, time.Hour)
 	slow := startFake(t, silent)
-	r := startResolver(t, connected(slow, slow), Options{})
+	cfg := connected(slow, slow)
+	cfg.LookupTimeout = time.Hour
+	r := startResolver(t, cfg, Options{})
 	conn := dialTCP(t, r)
 	udp, err := net.Dial("udp", r.addr)
 	if err != nil {
@@ -345,11 +353,7 @@ func TestRunEndsPromptly(t *testing.T) {
 		conn.Write(frame(nil, msg))
 		waitFor(t, "the questions", func() bool { return r.Stats().InFlight == 2*(i+1) })
 	}
-	start := time.Now()
 	r.stop()
-	if took := time.Since(start); took > 400*time.Millisecond {
-		t.Errorf("took %v", took)
-	}
 }
 
 func TestRunFailsWithItsSockets(t *testing.T) {

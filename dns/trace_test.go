@@ -146,7 +146,9 @@ func TestTraceWhileTheTunnelIsDown(t *testing.T) {
 }
 
 func TestTraceEndsEarly(t *testing.T) {
-	r := startResolver(t, connected(startFake(t, silent)), Options{})
+	cfg := connected(startFake(t, silent))
+	cfg.LookupTimeout = time.Hour // by itself
+	r := startResolver(t, cfg, Options{})
 	if _, err := r.Trace(t.Context(), strings.Repeat("a", 64)); err == nil {
 		t.Error("a label of 64 octets is taken for a name")
 	}
@@ -170,10 +172,8 @@ func TestTraceEndsEarly(t *testing.T) {
 		done <- err
 	}()
 	waitFor(t, "the questions", func() bool { return r.Stats().InFlight >= 2 && r.Stats().Cluster == 4 })
-	start := time.Now()
 	r.stop()
-	err := <-done
-	if !errors.Is(err, errEnded) || time.Since(start) > 3*time.Second {
+	if err := <-done; !errors.Is(err, errEnded) {
 		t.Errorf("the server ended: %v", err)
 	}
 	if _, err := r.Trace(context.Background(), "echo."); !errors.Is(err, errEnded) {
