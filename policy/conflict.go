@@ -301,7 +301,7 @@ func (s *sweep) effective(protected []Protected) []Protected {
 // warnings says what is less than was asked for.
 func (s *sweep) warnings(protected []Protected) []string {
 	var out []string
-	for _, p := range protected {
+	for _, p := range slices.Concat(protected, s.lost) {
 		out = append(out, fmt.Sprintf("%s does not go through the tunnel: %s", p.Prefix, p.Reason))
 	}
 	for _, c := range s.claims {

@@ -65,7 +65,7 @@ func Explain(in Input, a netip.Addr) Explanation {
 		w := s.wants[s.index(ref)]
 		e.Subnet, e.Kind = w.prefix, w.kind
 	}
-	for _, r := range s.planned() {
+	for _, r := range s.hostRoutes() {
 		if r.Prefix.Contains(a) {
 			e.Route = r // sorted short to long
 		}

@@ -15,6 +15,9 @@ type Input struct {
 	Facts    Facts
 	// Own says what among the facts is this connection's own doing.
 	Own Own
+	// NoPolicyRouting is for hosts with one routing table and no rules (macOS, Windows): there the plan
+	// has no rules and no throw routes, and wins by prefixes that are longer than the host's own.
+	NoPolicyRouting bool
 	// Overlay are the Peer's /31 and /127, as [ProposeOverlay] returned them. The gateway's address in
 	// each goes through the tunnel whatever else is decided.
 	Overlay []netip.Prefix
@@ -46,7 +49,9 @@ type Plan struct {
 	// AllowedIPs are the destinations that go through the tunnel, as few prefixes as possible.
 	AllowedIPs []netip.Prefix `json:"allowedIPs"`
 	// Routes are the content of our routing table. Longest-prefix match over them gives exactly
-	// AllowedIPs: what is carved out of a tunnel route is a throw.
+	// AllowedIPs: what is carved out of a tunnel route is a throw. Without policy routing they are beside
+	// the host's own routes, and longest-prefix match over both gives AllowedIPs; none equals a route of
+	// the host.
 	Routes []PlannedRoute `json:"routes"`
 	// Rules are the policy routing rules that lead to our table.
 	Rules PlannedRules `json:"rules"`
@@ -125,7 +130,7 @@ func decide(in Input, w wishes) Plan {
 
 	p := Plan{
 		AllowedIPs: tunnel.prefixes(),
-		Routes:     s.planned(),
+		Routes:     s.hostRoutes(),
 		Conflicts:  s.conflicts(),
 		Yielded:    joined(s.open, s.yielded).prefixes(),
 		Protected:  s.effective(s.protect),
@@ -142,6 +147,9 @@ func decide(in Input, w wishes) Plan {
 
 // sweep returns a sweep that is ready to run, and the claims it weighs.
 func (v *view) sweep(in Input, w wishes) (*sweep, map[Family][]claim) {
+	if in.NoPolicyRouting {
+		v.single = v.singleRoutes()
+	}
 	claims := v.claims(w.interest)
 	protected := v.protected(in, claims, w.interest)
 	ipsec := v.ipsecClaims(in.Facts.IPsec, w.interest)

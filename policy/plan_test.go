@@ -31,6 +31,7 @@ type situation struct {
 	protected []Protected
 	own       Own
 	overlay   []netip.Prefix
+	oneTable  bool // no policy routing
 
 	allowed   string // AllowedIPs
 	routes    string // of our table, "throw PREFIX" for carve-outs
@@ -440,6 +441,28 @@ var situations = []situation{{
 		rule 5000: lookup 88`,
 	conflicts: "10.130.0.0/16 equal 10.130.0.0/16 eth1 unresolved open 10.130.0.0/16", warning: "10.130.0.2/32 does not go through the tunnel: address of this workstation",
 }, {
+	name: "one table, nothing in the way", cluster: lab, host: office, oneTable: true, overlay: []netip.Prefix{netip.MustParsePrefix("245.1.2.4/31")},
+	allowed: "10.130.0.0/16 10.132.0.0/16 245.1.2.5/32", routes: "10.130.0.0/16 10.132.0.0/16 245.1.2.5/32",
+}, {
+	name: "one table, a wider VPN route left and one equal taken: its halves", cluster: lab, oneTable: true,
+	flags: []string{"--allow-conflicting-subnets=10.130.0.0/16"}, host: office + "link utun4 - p2p\n10.130.0.0/16 dev utun4\n10.132.0.0/15 dev utun4",
+	allowed: "10.130.0.0/16", routes: "10.130.0.0/17 10.130.128.0/17",
+	conflicts: `10.130.0.0/16 equal 10.130.0.0/16 utun4 allowed
+		10.132.0.0/16 inside 10.132.0.0/15 utun4 unresolved open 10.132.0.0/16`,
+}, {
+	name: "one table, a half that the VPN has too is taken by its own halves", cluster: cluster("10.130.0.0/16"), oneTable: true,
+	flags: []string{"--conflict=all=allow,10.130.64.0/24=yield"}, host: office + "link utun4 - p2p\n10.130.128.0/17 dev utun4\n10.130.128.0/18 dev utun4\n10.130.64.0/24 dev utun4",
+	allowed: "10.130.0.0/18 10.130.65.0/24 10.130.66.0/23 10.130.68.0/22 10.130.72.0/21 10.130.80.0/20 10.130.96.0/19 10.130.128.0/17",
+	routes:  "10.130.0.0/18 10.130.65.0/24 10.130.66.0/23 10.130.68.0/22 10.130.72.0/21 10.130.80.0/20 10.130.96.0/19 10.130.128.0/19 10.130.160.0/19 10.130.192.0/18",
+	conflicts: `10.130.0.0/16 covers 10.130.64.0/24 utun4 yielded
+		10.130.0.0/16 covers 10.130.128.0/17 utun4 allowed
+		10.130.0.0/16 covers 10.130.128.0/18 utun4 allowed`,
+}, {
+	name: "one table, single addresses cannot be taken", cluster: cluster("10.130.0.0/30"), oneTable: true, overlay: []netip.Prefix{netip.MustParsePrefix("245.1.2.4/31")},
+	flags: []string{"--allow-conflicting-subnets=all"}, host: office + "link utun4 - p2p\n10.130.0.1 dev utun4\n245.1.2.5 dev utun4",
+	allowed: "10.130.0.0/32 10.130.0.2/31", routes: "10.130.0.0/32 10.130.0.2/31",
+	conflicts: "10.130.0.0/30 covers 10.130.0.1/32 utun4 protected", warning: "245.1.2.5/32 does not go through the tunnel: utun4 has a route for this single address",
+}, {
 	name: "a route for another type of service", cluster: lab, host: office + "10.0.0.0/8 via 192.168.7.9 dev eth0 tos 0x10",
 	allowed: "10.130.0.0/16 10.132.0.0/16", routes: "10.130.0.0/16 10.132.0.0/16", v4: 32765,
 }}
@@ -504,7 +527,7 @@ func TestSituations(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			p := NewPlan(Input{
 				Settings: settings(t, s.flags...), Cluster: s.cluster, Facts: host(t, s.host),
-				Own: s.own, Overlay: s.overlay, Protected: s.protected,
+				Own: s.own, Overlay: s.overlay, Protected: s.protected, NoPolicyRouting: s.oneTable,
 			})
 			same(t, "AllowedIPs", prefixTexts(p.AllowedIPs), s.allowed)
 			same(t, "routes", routeTexts(p.Routes), s.routes)

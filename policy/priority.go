@@ -12,7 +12,7 @@ const lastPriority = 32765
 // rule chooses the priority of our rule: as late as still wins every address of tunnel, so that we
 // stand in the way of nothing else, and never one that another rule has.
 func (v *view) rule(f Family, claims map[Family][]claim, tunnel rangeSet) PlannedRule {
-	if !tunnel.has(f) {
+	if !tunnel.has(f) || v.single != nil {
 		return PlannedRule{}
 	}
 	before, reason := v.mainPriority(f)

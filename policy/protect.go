@@ -14,6 +14,9 @@ func (v *view) protected(in Input, claims map[Family][]claim, interest rangeSet)
 	for _, p := range in.Protected {
 		g.add(p.Prefix, p.Reason)
 	}
+	for p, reason := range v.single {
+		g.add(p, reason)
+	}
 	v.protectPeers(&g, in.Facts.IPsec)
 	v.protectOwnAddresses(&g)
 	tunnels := v.hasTunnel()

@@ -39,6 +39,14 @@ func (s *sweep) prune() {
 	}
 }
 
+// hostRoutes returns the routes that carry the verdicts out, in the way of the host.
+func (s *sweep) hostRoutes() []PlannedRoute {
+	if s.v.single != nil {
+		return s.longer()
+	}
+	return s.planned()
+}
+
 // planned returns the routes that are left, with their reasons.
 func (s *sweep) planned() []PlannedRoute {
 	out := []PlannedRoute{}

@@ -29,12 +29,13 @@ type sweep struct {
 	next      netip.Addr // the first address that has no verdict yet
 	routes    []sweptRoute
 	pairs     []pair
-	tunnel    rangeSet // addresses that go through the tunnel
-	open      rangeSet // wanted, but in a conflict that nothing settles
-	yielded   rangeSet // wanted, but in a conflict that is settled in favour of the others
-	never     rangeSet // wanted, but never-proxied
-	sheltered rangeSet // wanted, but protected
-	lan       rangeSet // wanted, but a LAN that no setting names
+	tunnel    rangeSet    // addresses that go through the tunnel
+	open      rangeSet    // wanted, but in a conflict that nothing settles
+	yielded   rangeSet    // wanted, but in a conflict that is settled in favour of the others
+	never     rangeSet    // wanted, but never-proxied
+	sheltered rangeSet    // wanted, but protected
+	lan       rangeSet    // wanted, but a LAN that no setting names
+	lost      []Protected // the gateway's addresses that the host keeps
 
 	// onConflict decides conflicts that no rule settles.
 	onConflict     Resolve
@@ -117,7 +118,7 @@ func newSweep(v *view, wants []want, in Input, claims [][]claim, protected []Pro
 	}
 	for _, p := range in.Overlay {
 		if p.IsValid() {
-			s.items = append(s.items, item{hostPrefix(GatewayAddr(p.Addr())), itemOverlay, 0})
+			s.addOverlay(hostPrefix(GatewayAddr(p.Addr())))
 		}
 	}
 	for i, r := range s.rules {
@@ -137,6 +138,15 @@ func newSweep(v *view, wants []want, in Input, claims [][]claim, protected []Pro
 		s.addClaims(list)
 	}
 	return s
+}
+
+// addOverlay adds the gateway's own address, unless nothing can lead it into the tunnel.
+func (s *sweep) addOverlay(p netip.Prefix) {
+	if reason, lost := s.v.single[p]; lost {
+		s.lost = append(s.lost, Protected{p, reason})
+		return
+	}
+	s.items = append(s.items, item{p, itemOverlay, 0})
 }
 
 func (s *sweep) addClaims(claims []claim) {

@@ -24,6 +24,8 @@ type view struct {
 	// vrfOnly are the tables of VRFs that no rule names, so that only packets of a VRF consult them: what
 	// is in there, addresses of this host included, is not where ordinary packets find it.
 	vrfOnly map[uint32]bool
+	// single are the routes for single addresses of a host without policy routing; nil with it.
+	single map[netip.Prefix]string
 }
 
 func newView(f Facts, own Own) *view {
