@@ -117,14 +117,18 @@ type session struct {
 	guardPID int
 }
 
-// run is the loop. One further goroutine reads requests; it ends when the socket is closed, and run
-// waits for it.
+// errServed ends the reading of requests that nobody serves any more.
+var errServed = errors.New("no further request is served")
+
+// run is the loop. One further goroutine reads requests; it ends when the socket is closed, also with a
+// request in hand that came too late, and run waits for it.
 func (s *session) run(ctx context.Context) error {
 	partner, gone := context.WithCancelCause(ctx)
 	requests := make(chan request)
 	var reader sync.WaitGroup
 	reader.Go(func() { gone(s.read(partner, requests)) })
 	defer func() {
+		gone(errServed)
 		_ = s.Conn.Close()
 		s.ipsec.stop()
 		reader.Wait()

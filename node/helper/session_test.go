@@ -177,6 +177,18 @@ func TestGarbageEndsTheSession(t *testing.T) {
 	}
 }
 
+// TestRequestBehindTheLastOne: the user half may have asked for something beside its goodbye.
+func TestRequestBehindTheLastOne(t *testing.T) {
+	s := serve(t, DefaultName, &fakeHost{})
+	last := append(frame(`{"version":1,"id":1,"type":"close"}`), frame(`{"version":1,"id":2,"type":"hello"}`)...)
+	if _, err := s.end.Write(last); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.wait(t); err != nil {
+		t.Errorf("helper: %v", err)
+	}
+}
+
 // TestFailedOpenLeavesNothing opens where the address does not exist, so that binding the resolver's
 // sockets fails after everything else went well.
 func TestFailedOpenLeavesNothing(t *testing.T) {
