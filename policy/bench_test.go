@@ -69,6 +69,7 @@ func BenchmarkReplan(b *testing.B) {
 		cluster     Cluster
 	}{
 		{"elsewhere/outside", "10.200.1.0/24", manyPrefixes(172, 1000)},
+		{"elsewhere/inside", "172.3.2.0/24", manyPrefixes(172, 1000)},
 		{"open/outside", "10.200.1.0/24", manyPrefixes(10, 1000)},
 		{"open/inside", "10.3.2.0/24", manyPrefixes(10, 1000)},
 	} {
