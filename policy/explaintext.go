@@ -49,7 +49,7 @@ var outcomeWords = map[Outcome]string{
 // String names the route: "10.0.0.0/8 via 10.8.0.1 on tun0 (OpenVPN, table main), rule 32766".
 func (c Claim) String() string {
 	text := c.Prefix.String()
-	if len(c.NextHops) > 0 {
+	if len(c.NextHops) > 0 && !isIPsec(c.Type) {
 		text += " via " + joinAddrs(c.NextHops)
 	}
 	text += " " + c.where()

@@ -26,6 +26,7 @@ func seen(t *testing.T) map[string]Input {
 			10.130.0.0/16 dev wg0 table 51820
 			rule 32764: lookup main suppress_prefixlength 0
 			rule 32765: not fwmark 0xca6c lookup 51820`)},
+		"ipsec":   {Cluster: lab, Facts: host(t, office+"ipsec protect 10.130.0.0/16 from 192.168.7.2 priority 5 peer 203.0.113.9")},
 		"nothing": {Cluster: lab, Facts: host(t, office), Settings: settings(t, "--never-proxy=10.128.0.0/9")},
 	}
 }
@@ -102,6 +103,7 @@ func TestExplanationText(t *testing.T) {
 		"why-open":      {"refused", "10.130.1.1"},
 		"why-outside":   {"taking", "198.51.100.7"},
 		"why-marked":    {"marked", "10.130.0.1"},
+		"why-ipsec":     {"ipsec", "10.130.0.1"},
 		"why-noroute":   {"marked", "2001:db8::1"},
 	} {
 		t.Run(name, func(t *testing.T) {

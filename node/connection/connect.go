@@ -105,8 +105,10 @@ func (s *Session) learn(ctx context.Context) (err error) {
 }
 
 // decide makes settings and plan, and refuses where they cannot be followed.
-func (s *Session) decide(ctx context.Context) (err error) {
-	if err := s.settle(); err != nil {
+func (s *Session) decide(ctx context.Context) error {
+	var seed [16]byte
+	rand.Read(seed[:]) // never fails
+	if err := s.settle(seed); err != nil {
 		return err
 	}
 	s.noticeNarrowed()
@@ -123,8 +125,8 @@ func (s *Session) decide(ctx context.Context) (err error) {
 	return nil
 }
 
-// settle makes the settings and proposes addresses for the tunnel, unless it has some.
-func (s *Session) settle() (err error) {
+// settle makes the settings and proposes addresses for the tunnel out of seed, unless it has some.
+func (s *Session) settle(seed [16]byte) (err error) {
 	s.settings, s.cluster, err = s.merge(s.followed)
 	if err != nil {
 		return err
@@ -132,8 +134,6 @@ func (s *Session) settle() (err error) {
 	if err := refusedByPolicy(s.settings); err != nil || s.overlay != nil {
 		return err
 	}
-	var seed [16]byte
-	rand.Read(seed[:]) // never fails
 	v4, v6, err := policy.ProposeOverlay(seed, s.knowledge.facts, s.clusterPrefixes()...)
 	if err != nil {
 		return failure.New(failure.Conflict, err, "nothing was changed")

@@ -166,6 +166,13 @@ func TestPreview(t *testing.T) {
 			t.Errorf("%s: %q, want %q", prefix, through[netip.MustParsePrefix(prefix)], want)
 		}
 	}
+	again, err := NewPreview(t.Context(), asking(t, fakeCluster(team)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(again.view.input.Overlay, preview.view.input.Overlay) {
+		t.Errorf("the same preview has other addresses: %v and %v", again.view.input.Overlay, preview.view.input.Overlay)
+	}
 	why, err := preview.Why(t.Context(), netip.MustParseAddr("203.0.113.9"))
 	if err != nil || why.InForce || why.Addresses[0].Outcome != policy.OutcomeNever || why.Addresses[0].Kernel == (api.Kernel{}) {
 		t.Errorf("%+v, %v", why, err)
