@@ -3,6 +3,9 @@ package cli
 import (
 	"encoding/json"
 	"flag"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -180,10 +183,11 @@ func TestDocumentedFieldsExist(t *testing.T) {
 		t.Fatal(err)
 	}
 	sections := strings.Split(string(text), "\n## ")
-	if len(sections) != 4 {
+	documented := []any{api.Plan{}, api.Why{}, explainedSettings{}, shownPolicy{}, validated{}, settingsDiff{}}
+	if len(sections) != len(documented)+1 {
 		t.Fatalf("%d sections", len(sections))
 	}
-	for i, v := range []any{api.Plan{}, api.Why{}, explainedSettings{}} {
+	for i, v := range documented {
 		fields := map[string]bool{}
 		top := jsonFields(reflect.TypeOf(v), fields)
 		section := sections[i+1]
@@ -270,5 +274,49 @@ func TestExamplesOfHelpAndDocsAreAccepted(t *testing.T) {
 	}
 	if checked < 20 {
 		t.Errorf("only %d examples were found", checked)
+	}
+}
+
+// TestPolicyCommandsAskTheCluster runs them against an API server that has one Policy.
+func TestPolicyCommandsAskTheCluster(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet || r.URL.Path != "/apis/culvert.dev/v1alpha1/namespaces/culvert/policies" {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, `{"apiVersion":"culvert.dev/v1alpha1","kind":"PolicyList","metadata":{},"items":[{"apiVersion":"culvert.dev/v1alpha1","kind":"Policy",`+ //nolint:errcheck // the client is gone
+			`"metadata":{"name":"default","namespace":"culvert"},"spec":{"routing":{"alsoProxySubnets":["192.0.2.0/24"]},"transport":{"mtu":1300}},`+
+			`"status":{"subnets":{"services":[{"cidr":"198.51.100.0/24","source":"test"}]}}}]}`)
+	}))
+	defer server.Close()
+	dir := t.TempDir()
+	t.Setenv("XDG_CONFIG_HOME", dir)
+	file, config := filepath.Join(dir, "policy.yaml"), filepath.Join(dir, "kubeconfig")
+	for path, text := range map[string]string{
+		file: "transport: {mtu: 1400}\nrouting: {alsoProxySubnets: [192.0.2.0/24]}\n",
+		config: `{"apiVersion":"v1","kind":"Config","current-context":"c","clusters":[{"name":"k","cluster":{"server":"` + server.URL + `"}}],` +
+			`"contexts":[{"name":"c","context":{"cluster":"k","user":""}}]}`,
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, row := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"policy", "diff", file}, "--- Policy culvert/default\n+++ " + file + "\n- transport.mtu: 1300\n+ transport.mtu: 1400\n"},
+		{[]string{"policy", "show"}, "consent\n  not agreed yet\n"},
+		{[]string{"policy", "show", "-o", "json"}, `"agreement": "not agreed yet"`},
+		{[]string{"config", "explain", "transport.mtu"}, "transport.mtu  1300  policy Policy culvert/default\n"},
+	} {
+		var out strings.Builder
+		root := newRoot()
+		root.SetOut(&out)
+		root.SetArgs(append(row.args, "--kubeconfig", config))
+		if err := root.ExecuteContext(t.Context()); err != nil || !strings.Contains(out.String(), row.want) {
+			t.Errorf("%v: %v\n%s", row.args, err, out.String())
+		}
 	}
 }
