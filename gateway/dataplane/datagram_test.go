@@ -118,7 +118,7 @@ func TestUDPFlowsEndInSilence(t *testing.T) {
 	to := echoUDP(t, loopback4)
 	r.send(packet.AppendUDP(nil, netip.AddrPortFrom(node4, 5000), to, []byte("one")))
 	r.answer()
-	eventually(t, 2*time.Second, "the flow ends", func() bool { return p.flows.Load() == 0 })
+	eventually(t, 10*time.Second, "the flow ends", func() bool { return p.flows.Load() == 0 })
 	r.send(packet.AppendUDP(nil, netip.AddrPortFrom(node4, 5000), to, []byte("two")))
 	if _, payload := r.answer(); string(payload[8:]) != "two" {
 		t.Errorf("after the silence: %q", payload[8:])

@@ -44,7 +44,7 @@ func deafAddr(t *testing.T) netip.AddrPort {
 }
 
 func TestRemovedPeerIsCutOff(t *testing.T) {
-	p := newPlane(t, Config{})
+	p := newPlane(t, Config{Timeouts: Timeouts{Dial: time.Hour}}) // nothing ends by itself
 	w := join(t, p)
 	cut := make(chan error, 1)
 	c := w.mustDial(serve(t, loopback4, func(c *net.TCPConn) {
@@ -65,17 +65,13 @@ func TestRemovedPeerIsCutOff(t *testing.T) {
 	ctx, giveUp := context.WithCancel(context.Background())
 	deaf := deafAddr(t)
 	go func() { _, err := w.dialContext(ctx, deaf); dialled <- err }()
-	eventually(t, 2*time.Second, "three flows", func() bool { return p.flows.Load() == 3 })
+	eventually(t, 10*time.Second, "three flows", func() bool { return p.flows.Load() == 3 })
 
-	start := time.Now()
 	p.SetPeers([]PeerAddrs{otherPeer()})
 	if err := <-cut; err == nil || !strings.Contains(err.Error(), "reset") {
 		t.Errorf("the server got %v, want a reset", err)
 	}
-	eventually(t, time.Second, "no flow is left", func() bool { return p.flows.Load() == 0 })
-	if d := time.Since(start); d > time.Second {
-		t.Errorf("cut off after %v", d)
-	}
+	eventually(t, 10*time.Second, "no flow is left", func() bool { return p.flows.Load() == 0 })
 	if _, err := u.Write([]byte("still there?")); err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +94,7 @@ func TestSetPeersKeepsWhoStays(t *testing.T) {
 	w := join(t, p)
 	c := w.mustDial(serve(t, loopback4, echoTCP))
 	check := func(text string) error {
-		c.SetDeadline(time.Now().Add(300 * time.Millisecond))
+		c.SetDeadline(time.Now().Add(10 * time.Second))
 		if _, err := io.WriteString(c, text); err != nil {
 			return err
 		}
@@ -116,8 +112,8 @@ func TestSetPeersKeepsWhoStays(t *testing.T) {
 	again := testPeer()
 	again.ID = "another object"
 	p.SetPeers([]PeerAddrs{again})
-	if err := check("gone"); err == nil {
-		t.Error("a connection outlived its Peer's ID")
+	if err := check("gone"); err == nil || !strings.Contains(err.Error(), "reset") {
+		t.Errorf("a connection outlived its Peer's ID: %v", err)
 	}
 }
 
@@ -196,7 +192,7 @@ func TestLimits(t *testing.T) {
 }
 
 func TestHalfClosedConnectionEndsInSilence(t *testing.T) {
-	p := newPlane(t, Config{Timeouts: Timeouts{Transitory: 150 * time.Millisecond, Dial: 100 * time.Millisecond}})
+	p := newPlane(t, Config{Timeouts: Timeouts{Transitory: 150 * time.Millisecond, Dial: time.Second}})
 	w := join(t, p)
 	ended := make(chan error, 1)
 	c := w.mustDial(serve(t, loopback4, func(c *net.TCPConn) {
@@ -216,7 +212,7 @@ func TestHalfClosedConnectionEndsInSilence(t *testing.T) {
 		}
 	}))
 	c.CloseWrite()
-	eventually(t, 5*time.Second, "the flow ends", func() bool { return p.flows.Load() == 0 })
+	eventually(t, 10*time.Second, "the flow ends", func() bool { return p.flows.Load() == 0 })
 	<-ended
 }
 
@@ -233,12 +229,8 @@ func TestCloseEndsEverything(t *testing.T) {
 	io.WriteString(c, "x")
 	r := make([]byte, 1)
 	c.Read(r)
-	start := time.Now()
+	p.Close() // the connection would go on forever
 	p.Close()
-	p.Close()
-	if d := time.Since(start); d > time.Second {
-		t.Errorf("closing took %v", d)
-	}
 	if _, err := p.TUN().Write([][]byte{synPacket(netip.AddrPortFrom(node4, 1), netip.AddrPortFrom(loopback4, 1))}, 0); err != os.ErrClosed {
 		t.Errorf("write after close: %v", err)
 	}

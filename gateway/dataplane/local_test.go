@@ -49,7 +49,7 @@ func TestLocalServiceAnswersDNS(t *testing.T) {
 			conn.Close()
 		}
 	}
-	eventually(t, 5*time.Second, "no flow is left", func() bool { return p.flows.Load() == 0 })
+	eventually(t, 10*time.Second, "no flow is left", func() bool { return p.flows.Load() == 0 })
 }
 
 func TestGatewayAddressHasNoOtherPort(t *testing.T) {

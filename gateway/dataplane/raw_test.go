@@ -68,7 +68,7 @@ func (r *rawPeer) received() [][]byte {
 func (r *rawPeer) answer() (packet.Header, []byte) {
 	r.t.Helper()
 	var pkt []byte
-	eventually(r.t, 5*time.Second, "an answer", func() bool {
+	eventually(r.t, 10*time.Second, "an answer", func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if len(r.got) == 0 {

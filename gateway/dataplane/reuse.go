@@ -19,6 +19,7 @@ const (
 	keepSYN                 // it is being dialled; the SYN waits for that
 	giveSYN                 // the stack answers: SYN-ACK again, or a challenge ACK (RFC 5961)
 	delaySYN                // the earlier connection is about to end: look again in a moment
+	dropSYN                 // it still is: the client repeats the SYN
 )
 
 // earlier looks for an earlier connection of the port pair key.
@@ -40,7 +41,8 @@ func (p *Plane) earlier(in *inbound, key flowKey, tries int) synFate {
 	if ep == nil {
 		return p.withoutEndpoint(f, last)
 	}
-	switch tcp.EndpointState(ep.State()) {
+	state := tcp.EndpointState(ep.State())
+	switch state {
 	case tcp.StateSynRecv, tcp.StateEstablished, tcp.StateCloseWait:
 		return giveSYN
 	case tcp.StateTimeWait:
@@ -51,10 +53,16 @@ func (p *Plane) earlier(in *inbound, key flowKey, tries int) synFate {
 		return p.outOfWay(f, last)
 	}
 	// It is closing. The client's last segment may wait in its queue, behind which a SYN would be lost.
-	if last {
-		return giveSYN
+	if !last {
+		return delaySYN
 	}
-	return delaySYN
+	// In LAST-ACK that segment ends the endpoint, which answers whatever is queued behind it by a reset:
+	// the client would take its new connection for refused. Should the client never have sent it, it
+	// will reset the endpoint in answer to the FIN, which is repeated.
+	if state == tcp.StateLastAck {
+		return dropSYN
+	}
+	return giveSYN
 }
 
 // withoutEndpoint is the fate of a SYN that the stack has no endpoint for.

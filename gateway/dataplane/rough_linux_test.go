@@ -36,11 +36,10 @@ func TestWhoNeverReadsDelaysNobody(t *testing.T) {
 	}
 	c := w.mustDial(serve(t, loopback4, echoTCP))
 	for range 50 {
-		start := time.Now()
-		c.SetDeadline(start.Add(2 * time.Second))
+		c.SetDeadline(time.Now().Add(20 * time.Second)) // the others wait forever
 		c.Write([]byte("quick"))
 		if _, err := io.ReadFull(c, make([]byte, 5)); err != nil {
-			t.Fatalf("after %v: %v", time.Since(start), err)
+			t.Fatal(err)
 		}
 	}
 }
@@ -65,17 +64,26 @@ func TestConnectionOutlivesBlackout(t *testing.T) {
 
 // A client that vanished without a word is found out by probes; one that lives and is silent is kept.
 func TestSilentClientsAreProbed(t *testing.T) {
-	p := newPlane(t, Config{Timeouts: Timeouts{TCP: 200 * time.Millisecond, Transitory: 400 * time.Millisecond}})
+	p := newPlane(t, Config{Timeouts: Timeouts{TCP: 200 * time.Millisecond, Transitory: 1200 * time.Millisecond}})
 	w := join(t, p)
+	var bare atomic.Int64 // segments without data; when nothing moves, probes
+	w.tap = func(b []byte) {
+		if h := header.IPv4(b); h.TransportProtocol() == header.TCPProtocolNumber && len(header.TCP(h.Payload()).Payload()) == 0 {
+			bare.Add(1)
+		}
+	}
 	c := w.mustDial(serve(t, loopback4, echoTCP))
 	c.Write([]byte("x"))
 	io.ReadFull(c, make([]byte, 1))
-	time.Sleep(1200 * time.Millisecond) // twice what a dead client gets
+	before := bare.Load()
+	eventually(t, 20*time.Second, "twice the probes that a dead client gets", func() bool {
+		return bare.Load() >= before+2*clientProbes || p.flows.Load() == 0
+	})
 	if n := p.flows.Load(); n != 1 {
 		t.Fatalf("%d flows: a living client was cut off for its silence", n)
 	}
 	w.dark.Store(true)
-	eventually(t, 5*time.Second, "the dead client's flow ends", func() bool { return p.flows.Load() == 0 })
+	eventually(t, 10*time.Second, "the dead client's flow ends", func() bool { return p.flows.Load() == 0 })
 }
 
 // When a port pair in TIME_WAIT is used again, the old endpoint's reset must not be seen: a connection

@@ -32,7 +32,7 @@ func (p *Plane) fromPeerTCP(in *inbound, m *merger) {
 func (p *Plane) fromPeerSYN(in *inbound, t packet.TCPHeader, tries int) {
 	key := flowKey{TCP, addrPort(in.header.Src, t.SrcPort), addrPort(in.header.Dst, t.DstPort)}
 	switch p.earlier(in, key, tries) {
-	case keepSYN:
+	case keepSYN, dropSYN:
 		return
 	case giveSYN:
 		p.link.inject(in.bytes)
