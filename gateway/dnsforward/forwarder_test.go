@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/goleak"
 )
 
@@ -87,8 +88,8 @@ func serve(t testing.TB, limits Limits, upstreams ...netip.AddrPort) (addr strin
 		closeStreams(t)
 		<-done
 		f.Close()
-		if took := time.Since(begin); took > 500*time.Millisecond {
-			t.Errorf("closing took %v", took)
+		if took := time.Since(begin); took >= answerTimeout {
+			t.Errorf("closing took %v, as long as an answer may", took)
 		}
 	})
 	return udp.LocalAddr().String(), f
@@ -127,9 +128,26 @@ func closeStreams(t testing.TB) {
 // checkLeaks fails the test if goroutines are left at its end; call it first.
 func checkLeaks(t *testing.T) { t.Cleanup(func() { goleak.VerifyNone(t) }) }
 
+// takesUpTo runs do until it takes no longer than limit, and fails if that never happens: a busy machine
+// holds do up now and then, what do waits for by design every time.
+func takesUpTo(t *testing.T, limit time.Duration, do func()) {
+	t.Helper()
+	var took time.Duration
+	for range 5 {
+		begin := time.Now()
+		if do(); t.Failed() {
+			return
+		}
+		if took = time.Since(begin); took <= limit {
+			return
+		}
+	}
+	t.Errorf("took %v, want %v at most", took, limit)
+}
+
 func exchange(t testing.TB, network, addr string, m *dns.Msg) *dns.Msg {
 	t.Helper()
-	c := dns.Client{Net: network, Timeout: 5 * time.Second, UDPSize: 65535}
+	c := dns.Client{Net: network, Timeout: 15 * time.Second, UDPSize: 65535}
 	r, _, err := c.Exchange(m, addr)
 	if err != nil {
 		t.Fatalf("%s %s: %v", network, m.Question[0].Name, err)
@@ -236,13 +254,11 @@ func TestForwarderAsksTheNextServer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			addr, _ := serve(t, Limits{}, first, nameserver(t, address))
 			for _, network := range []string{"udp", "tcp"} {
-				begin := time.Now()
-				if r := exchange(t, network, addr, new(dns.Msg).SetQuestion("echo.", dns.TypeA)); r.Rcode != dns.RcodeSuccess {
-					t.Errorf("%s: %v", network, r)
-				}
-				if took := time.Since(begin); took > resendAfter {
-					t.Errorf("%s: took %v", network, took)
-				}
+				takesUpTo(t, resendAfter, func() {
+					if r := exchange(t, network, addr, new(dns.Msg).SetQuestion("echo.", dns.TypeA)); r.Rcode != dns.RcodeSuccess {
+						t.Errorf("%s: %v", network, r)
+					}
+				})
 			}
 		})
 	}
@@ -268,21 +284,23 @@ func TestForwarderAsksAgainAfterALoss(t *testing.T) {
 			address(w, r)
 		}
 	}))
-	begin := time.Now()
-	r := exchange(t, "udp", addr, new(dns.Msg).SetQuestion("echo.", dns.TypeA))
-	if took := time.Since(begin); len(r.Answer) != 1 || took < resendAfter || took > 2*resendAfter {
-		t.Errorf("after %v: %v", took, r)
-	}
+	takesUpTo(t, 2*resendAfter, func() {
+		asked.Store(0)
+		begin := time.Now()
+		r := exchange(t, "udp", addr, new(dns.Msg).SetQuestion("echo.", dns.TypeA))
+		if took := time.Since(begin); len(r.Answer) != 1 || took < resendAfter {
+			t.Errorf("after %v: %v", took, r)
+		}
+	})
 }
 
 func TestForwarderSaysWhenNobodyAnswers(t *testing.T) {
 	checkLeaks(t)
 	addr, _ := serve(t, Limits{}, nameserver(t, func(dns.ResponseWriter, *dns.Msg) {}))
-	begin := time.Now()
-	r := exchange(t, "udp", addr, new(dns.Msg).SetQuestion("echo.", dns.TypeA).SetEdns0(1232, false))
-	if took := time.Since(begin); took > answerTimeout+300*time.Millisecond {
-		t.Errorf("took %v", took)
-	}
+	var r *dns.Msg
+	takesUpTo(t, answerTimeout+300*time.Millisecond, func() {
+		r = exchange(t, "udp", addr, new(dns.Msg).SetQuestion("echo.", dns.TypeA).SetEdns0(1232, false))
+	})
 	if ede, ok := r.IsEdns0().Option[0].(*dns.EDNS0_EDE); r.Rcode != dns.RcodeServerFailure || !ok || ede.InfoCode != dns.ExtendedErrorCodeNoReachableAuthority {
 		t.Errorf("answer %v", r)
 	}
@@ -305,11 +323,21 @@ func TestForwarderIgnoresForgedAnswers(t *testing.T) {
 	}
 }
 
+// dropped is how many datagrams f did not take.
+func dropped(t *testing.T, f *Forwarder) float64 {
+	t.Helper()
+	var m dto.Metric
+	if err := f.metrics.dropped.WithLabelValues("udp").Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	return m.GetCounter().GetValue()
+}
+
 func TestForwarderLimitsAPeer(t *testing.T) {
 	checkLeaks(t)
 	release := make(chan struct{})
 	var once sync.Once
-	addr, _ := serve(t, Limits{Pending: 3}, nameserver(t, func(w dns.ResponseWriter, r *dns.Msg) {
+	addr, f := serve(t, Limits{Pending: 3}, nameserver(t, func(w dns.ResponseWriter, r *dns.Msg) {
 		<-release
 		address(w, r)
 	}))
@@ -324,17 +352,22 @@ func TestForwarderLimitsAPeer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	time.Sleep(100 * time.Millisecond) // those beyond the limit are dropped, which nothing shows
-	once.Do(func() { close(release) })
-	answered := 0
-	buf := make([]byte, 1000)
-	for conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); ; answered++ {
-		if _, err := conn.Read(buf); err != nil {
-			break
+	for deadline := time.Now().Add(10 * time.Second); dropped(t, f) < 7; time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%v of 10 questions were dropped at a limit of 3", dropped(t, f))
 		}
 	}
-	if answered != 3 {
-		t.Errorf("%d questions were answered at a limit of 3", answered)
+	once.Do(func() { close(release) })
+	buf := make([]byte, 1000)
+	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	for range 3 {
+		if _, err := conn.Read(buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if _, err := conn.Read(buf); err == nil || dropped(t, f) != 7 {
+		t.Errorf("more than 3 questions were answered at a limit of 3; %v were dropped", dropped(t, f))
 	}
 }
 

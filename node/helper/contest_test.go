@@ -253,7 +253,7 @@ func TestChangesByOthersArePutBackAtOnce(t *testing.T) {
 	began := time.Now()
 	host.Change(deleteOurRules)
 	reads := 0
-	for until := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+	for until := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
 		if reads == 0 && len(ourRules(host.State(), false)) == 1 {
 			reads = host.Reads()
 		}

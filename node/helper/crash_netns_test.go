@@ -170,5 +170,5 @@ func repair(t *testing.T, at int) {
 	}
 	c.command(t, "close")
 	_ = c.Wait()
-	eventually(t, time.Second, "the lock is free", func() bool { return !(Paths{}).Running(DefaultName) })
+	eventually(t, 10*time.Second, "the lock is free", func() bool { return !(Paths{}).Running(DefaultName) })
 }

@@ -80,7 +80,7 @@ func TestIPsecPolicies(t *testing.T) {
 		if !e.IPsecChanged {
 			t.Errorf("event %+v", e)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("no event")
 	}
 	got, err = c.IPsec(t.Context())

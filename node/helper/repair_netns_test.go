@@ -60,7 +60,7 @@ func TestKilledProcessesAreCleanedUpAfter(t *testing.T) {
 			kill(t, c)
 			t.Logf("restored after %v", restoredWithin(t, before, time.Second))
 			_ = c.Wait()
-			eventually(t, time.Second, "the lock is free", func() bool { return !(Paths{}).Running(DefaultName) })
+			eventually(t, 10*time.Second, "the lock is free", func() bool { return !(Paths{}).Running(DefaultName) })
 		})
 	}
 }
@@ -105,7 +105,7 @@ func TestKillAtRandomInstants(t *testing.T) {
 		sendSignal(t, victim, unix.SIGKILL)
 		worst = max(worst, restoredWithin(t, before, time.Second))
 		c.end(t)
-		eventually(t, time.Second, "the lock is free", func() bool { return !(Paths{}).Running(DefaultName) })
+		eventually(t, 10*time.Second, "the lock is free", func() bool { return !(Paths{}).Running(DefaultName) })
 		restoredWithin(t, before, 50*time.Millisecond)
 	}
 	t.Logf("%d rounds, restored within %v at worst", rounds, worst)
@@ -136,7 +136,7 @@ func killAll(t testing.TB, c *connection) {
 		}
 	}
 	_ = c.Wait()
-	eventually(t, time.Second, "the lock is free", func() bool { return !(Paths{}).Running(DefaultName) })
+	eventually(t, 10*time.Second, "the lock is free", func() bool { return !(Paths{}).Running(DefaultName) })
 }
 
 func TestEverythingKilledIsRepairedByCleanup(t *testing.T) {

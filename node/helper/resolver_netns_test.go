@@ -27,7 +27,7 @@ func TestMountedResolverFile(t *testing.T) {
 		sendSignal(t, c.HelperPID, unix.SIGKILL)
 		restoredWithin(t, before, time.Second)
 		c.end(t)
-		eventually(t, time.Second, "the lock is free", func() bool { return !(Paths{}).Running(DefaultName) })
+		eventually(t, 10*time.Second, "the lock is free", func() bool { return !(Paths{}).Running(DefaultName) })
 	}
 }
 

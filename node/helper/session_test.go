@@ -121,7 +121,7 @@ func (s *served) wait(t *testing.T) error {
 	case err := <-s.done:
 		s.done = nil
 		return err
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("the helper does not end")
 		return nil
 	}

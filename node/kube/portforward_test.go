@@ -196,7 +196,7 @@ func TestAbandonedDialReturnsAtOnce(t *testing.T) {
 			if _, err := c.DialPod(ctx, "gw-0", 7831); !errors.Is(err, context.Canceled) {
 				t.Errorf("%v, want that it was cancelled", err)
 			}
-			if took := time.Since(begin); took > quick+2*time.Second {
+			if took := time.Since(begin); took > 8*time.Second { // less than any time-out of a dial
 				t.Errorf("returned after %v", took)
 			}
 		})

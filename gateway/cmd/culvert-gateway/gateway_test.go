@@ -186,7 +186,7 @@ func (g *running) enrol(name string, key wgtypes.Key, addrs ...string) v1alpha1.
 		g.Fatal(err)
 	}
 	var answered v1alpha1.Peer
-	eventually(g.T, 5*time.Second, name+" is answered", func() bool {
+	eventually(g.T, 20*time.Second, name+" is answered", func() bool {
 		u, err := api.Get(context.Background(), name, metav1.GetOptions{})
 		if err != nil {
 			return false
@@ -291,7 +291,7 @@ func TestGatewayServesAWorkstation(t *testing.T) {
 	for _, d := range status.Gateway.DNS {
 		server := netip.AddrPortFrom(netip.MustParseAddr(d), 53).String()
 		for _, proto := range []string{"udp", "tcp"} {
-			if got, err := ask(network, proto, server, 5*time.Second); err != nil || got != proto {
+			if got, err := ask(network, proto, server, 10*time.Second); err != nil || got != proto {
 				t.Errorf("%s question to %s: %q, %v", proto, server, got, err)
 			}
 		}
