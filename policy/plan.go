@@ -18,6 +18,8 @@ type Input struct {
 	// NoPolicyRouting is for hosts with one routing table and no rules (macOS, Windows): there the plan
 	// has no rules and no throw routes, and wins by prefixes that are longer than the host's own.
 	NoPolicyRouting bool
+	// Virtual is what twins are made of; the zero value means that there are none.
+	Virtual Virtual
 	// Overlay are the Peer's /31 and /127, as [ProposeOverlay] returned them. The gateway's address in
 	// each goes through the tunnel whatever else is decided.
 	Overlay []netip.Prefix
@@ -63,6 +65,8 @@ type Plan struct {
 	Yielded []netip.Prefix `json:"yielded"`
 	// Protected are those protected prefixes that would otherwise have gone through the tunnel.
 	Protected []Protected `json:"protected"`
+	// Twins are the prefixes under which the cluster's subnets can be reached beside their own.
+	Twins []Twin `json:"twins,omitempty"`
 	// Warnings are sentences for people: what could not be read, what is less than was asked for.
 	Warnings []string `json:"warnings"`
 	// Trace is a line of key=value pairs per family, for logs.
@@ -134,6 +138,7 @@ func decide(in Input, w wishes) Plan {
 		Conflicts:  s.conflicts(),
 		Yielded:    joined(s.open, s.yielded).prefixes(),
 		Protected:  s.effective(s.protect),
+		Twins:      v.twins(in, w.wants),
 		Warnings:   slices.Clone(in.Facts.Warnings),
 	}
 	p.Rules.V4 = v.rule(IPv4, claims, tunnel)
@@ -160,6 +165,7 @@ func (v *view) sweep(in Input, w wishes) (*sweep, map[Family][]claim) {
 type wishes struct {
 	wants    []want
 	interest rangeSet // all addresses that may go through the tunnel
+	virtual  rangeSet // where twins are
 }
 
 func wishesOf(in Input) wishes {
@@ -174,6 +180,11 @@ func wishesOf(in Input) wishes {
 		}
 	}
 	w.interest = rangesOf(all...)
+	for _, p := range []netip.Prefix{in.Virtual.V4, in.Virtual.V6} {
+		if p.IsValid() {
+			w.virtual = joined(w.virtual, rangesOf(p))
+		}
+	}
 	return w
 }
 
