@@ -6,9 +6,13 @@
 //	node/routefacts ──► Facts (routes of all tables, rules, links) ──────────────────┼► NewPlan ──► Plan
 //	the gateway's status ──► Cluster (services, pods) ───────────────────────────────┘
 //
+// Facts are all that steers packets: routes of all tables, rules, and IPsec policies, which take packets
+// whatever their route says. On a host without policy routing the same decisions become longer prefixes.
+//
 // The package is pure: no I/O, clock, environment, goroutine, Kubernetes client or netlink type, so
 // that every odd laptop is one row of a table test, on every OS. It owns no state; every function
-// may be called from any goroutine, and equal inputs give equal outputs.
+// may be called from any goroutine, and equal inputs give equal outputs. A [Planner] remembers its last
+// input to be faster at the next; it belongs to whoever holds it.
 //
 // It does not read routes (node/routefacts does), nor change them (node/hostnet does).
 package policy

@@ -70,7 +70,8 @@ func (v *view) protectOwnAddresses(g *guard) {
 		}
 	}
 	for _, l := range v.links {
-		if v.vrfOnly[l.VRFTable] || v.vrfOnly[v.links[l.Master].VRFTable] {
+		master := v.links[l.Master]
+		if v.vrfOnly[l.VRFTable] || master != nil && v.vrfOnly[master.VRFTable] {
 			continue
 		}
 		for _, a := range l.Addresses {
@@ -98,7 +99,7 @@ func (v *view) protectEndpoint(g *guard, r *Route) {
 		return
 	}
 	for _, h := range r.NextHops {
-		if !h.Addr.IsValid() || isTunnel(v.links[h.Link].Link) {
+		if l := v.links[h.Link]; !h.Addr.IsValid() || l != nil && l.tunnel {
 			return
 		}
 	}
@@ -117,7 +118,7 @@ func (v *view) protectUnwinnable(g *guard, f Family, claims []claim) {
 
 func (v *view) hasTunnel() bool {
 	for _, l := range v.links {
-		if l.Index != v.ownIdx && isTunnel(l.Link) {
+		if l.Index != v.ownIdx && l.tunnel {
 			return true
 		}
 	}
@@ -132,8 +133,8 @@ func (v *view) isLAN(r *Route) bool {
 		return false
 	}
 	for _, h := range r.NextHops {
-		l, known := v.links[h.Link]
-		if h.Addr.IsValid() || !known || isTunnel(l.Link) || l.Loopback {
+		l := v.links[h.Link]
+		if h.Addr.IsValid() || l == nil || l.tunnel || l.Loopback {
 			return false
 		}
 	}

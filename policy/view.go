@@ -12,7 +12,7 @@ type view struct {
 	routes []Route // as in the facts
 	extra  []Route // one for each rule that decides by itself, and each IPsec policy that takes something
 	whole  []bool  // per route of the facts, see wholeSpace
-	links  map[int]knownLink
+	links  map[int]*knownLink
 	own    Own
 	ownIdx int               // index of our interface; -1 if there is none
 	rules  map[Family][]live // that steer ordinary packets, in order
@@ -31,11 +31,11 @@ type view struct {
 func newView(f Facts, own Own) *view {
 	v := &view{
 		routes: f.Routes, own: own, ownIdx: -1,
-		links: make(map[int]knownLink, len(f.Links)), rules: map[Family][]live{}, all: map[Family][]Rule{},
+		links: make(map[int]*knownLink, len(f.Links)), rules: map[Family][]live{}, all: map[Family][]Rule{},
 		throws: map[uint32][]netip.Prefix{}, byTable: map[uint32][]int32{}, vrfOnly: map[uint32]bool{},
 	}
 	for _, l := range f.Links {
-		v.links[l.Index] = knownLink{l, ownerOf(l), []string{l.Name}}
+		v.links[l.Index] = &knownLink{l, isTunnel(l), ownerOf(l), []string{l.Name}}
 		if l.Name == own.Interface && l.Name != "" {
 			v.ownIdx = l.Index
 		}
@@ -67,17 +67,18 @@ func newView(f Facts, own Own) *view {
 // knownLink is an interface with what thousands of routes over it need to know.
 type knownLink struct {
 	Link
-	owner ownerPattern
-	names []string // its name, to be shared, not changed
+	tunnel bool
+	owner  ownerPattern
+	names  []string // its name, to be shared, not changed
 }
 
 // link returns an interface by its index, under a name made up if the facts do not have it.
-func (v *view) link(index int) knownLink {
+func (v *view) link(index int) *knownLink {
 	if l, ok := v.links[index]; ok {
 		return l
 	}
 	name := fmt.Sprintf("interface %d", index)
-	return knownLink{Link: Link{Name: name}, names: []string{name}}
+	return &knownLink{Link: Link{Name: name}, names: []string{name}}
 }
 
 // index sorts the routes by table.
