@@ -7,7 +7,7 @@ BIN     := bin
 IMAGE   := culvert.dev/culvert-gateway:dev
 
 .DEFAULT_GOAL := help
-.PHONY: help build image demo test test-fast test-race test-netns test-lab lint bench deps clean
+.PHONY: help build image demo test test-fast test-race test-fuzz test-netns test-lab lint bench deps clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -23,7 +23,7 @@ deps: build ## install what the lab needs from the system's packages (root, Debi
 demo: deps ## show the main job: on the lab, or on your own cluster with CULVERT_DEMO=cluster
 	scripts/demo/demo
 
-test: lint test-fast test-race deps test-netns test-lab ## run every test (root; installs and builds what it needs)
+test: lint test-fast test-race test-fuzz deps test-netns test-lab ## run every test (root; installs and builds what it needs)
 
 test-fast: ## run the tests that need neither root nor a cluster
 	$(GO) test ./...
@@ -31,6 +31,9 @@ test-fast: ## run the tests that need neither root nor a cluster
 
 test-race: ## run the tests of what runs in several goroutines under the race detector
 	CGO_ENABLED=1 $(GO) test -race -short ./dns/... ./gateway/... ./internal/... ./node/...
+
+test-fuzz: ## let every fuzz target look for new inputs for a moment (FUZZTIME=1s)
+	scripts/fuzz/fuzz $(FUZZTIME)
 
 test-netns: ## run the tests with real packets in network namespaces (root)
 	$(GO) test -tags netns -p 1 -count 1 ./node/... ./gateway/... ./dns/...
