@@ -8,7 +8,7 @@ import (
 )
 
 // ErrNoOverlay is returned by [ProposeOverlay] when the host routes every candidate already.
-var ErrNoOverlay = errors.New("no free overlay address: the host has routes for 245.0.0.0/8, 244.0.0.0/8 and 243.0.0.0/8, or for fd00::/8")
+var ErrNoOverlay = errors.New("no free overlay address: the host has routes for 245.0.0.0/8, 244.0.0.0/8 and 243.0.0.0/8, or the cluster has all of fd00::/8")
 
 // GatewayAddr returns the gateway's address on the point-to-point link whose workstation has
 // address a: the other one of the /31 or /127 (RFC 3021, RFC 6164). It is its own inverse.
@@ -28,7 +28,8 @@ const overlayTries = 256
 // ProposeOverlay returns a /31 and a /127 for a new Peer. Each prefix's own address is the even one,
 // the workstation's; [GatewayAddr] gives the gateway's. They overlap neither a route of the host,
 // default routes and their halves aside, nor a prefix in avoid (the cluster's subnets, other
-// Peers). The IPv6 prefix is from a random ULA (RFC 4193, section 3.2.2).
+// Peers). The IPv6 prefix is from a random ULA (RFC 4193, section 3.2.2), and may lie in a route that
+// is wider than any one site's.
 //
 // The seed is 16 random bytes from the caller; one seed always gives the same proposal.
 func ProposeOverlay(seed [16]byte, facts Facts, avoid ...netip.Prefix) (v4, v6 netip.Prefix, err error) {
@@ -55,13 +56,17 @@ func ProposeOverlay(seed [16]byte, facts Facts, avoid ...netip.Prefix) (v4, v6 n
 	return v4, v6, nil
 }
 
-// takenBy returns the addresses that some route of the host, other than a default route, steers, and
-// those in avoid.
+// siteBits is the length of one site's prefix in fd00::/8 (RFC 4193, section 3.1). Who routes a shorter
+// one, as a VPN that takes all private addresses, has nobody at a random place in it.
+const siteBits = 48
+
+// takenBy returns the addresses that some route of the host, other than a default route or an IPv6
+// route wider than a site's, steers, and those in avoid.
 func takenBy(facts Facts, avoid []netip.Prefix) rangeSet {
 	whole := wholeSpace(facts.Routes)
 	prefixes := make([]netip.Prefix, 0, len(facts.Routes)+len(avoid))
 	for i, r := range facts.Routes {
-		if r.Prefix.IsValid() && !whole[i] {
+		if r.Prefix.IsValid() && !whole[i] && (r.Prefix.Addr().Is4() || r.Prefix.Bits() >= siteBits) {
 			prefixes = append(prefixes, r.Prefix)
 		}
 	}

@@ -32,12 +32,13 @@ func TestProposeOverlay(t *testing.T) {
 		avoid []netip.Prefix
 		in    string
 	}{
-		"an ordinary host":               {office, nil, "245.0.0.0/8"},
-		"default routes and halves":      {office + "link tun0 tun\n0.0.0.0/1 dev tun0\n128.0.0.0/1 dev tun0\ndefault6 dev tun0\ndefault dev tun0 table 51", nil, "245.0.0.0/8"},
-		"most of the first pool routed":  {"link tun0 tun\n245.0.0.0/9 dev tun0\n245.128.0.0/10 dev tun0", nil, "245.192.0.0/10"},
-		"the first pool routed":          {"link tun0 tun\n245.0.0.0/8 dev tun0 table 99", nil, "244.0.0.0/8"},
-		"class E pods":                   {office, []netip.Prefix{prefix("245.0.0.0/8"), prefix("244.0.0.0/8")}, "243.0.0.0/8"},
-		"unusable prefixes are harmless": {office, []netip.Prefix{{}}, "245.0.0.0/8"},
+		"an ordinary host":                 {office, nil, "245.0.0.0/8"},
+		"default routes and halves":        {office + "link tun0 tun\n0.0.0.0/1 dev tun0\n128.0.0.0/1 dev tun0\ndefault6 dev tun0\ndefault dev tun0 table 51", nil, "245.0.0.0/8"},
+		"most of the first pool routed":    {"link tun0 tun\n245.0.0.0/9 dev tun0\n245.128.0.0/10 dev tun0", nil, "245.192.0.0/10"},
+		"the first pool routed":            {"link tun0 tun\n245.0.0.0/8 dev tun0 table 99", nil, "244.0.0.0/8"},
+		"a VPN with all private addresses": {"link tun0 tun\n10.0.0.0/8 dev tun0\nfd00::/8 dev tun0", nil, "245.0.0.0/8"},
+		"class E pods":                     {office, []netip.Prefix{prefix("245.0.0.0/8"), prefix("244.0.0.0/8")}, "243.0.0.0/8"},
+		"unusable prefixes are harmless":   {office, []netip.Prefix{{}}, "245.0.0.0/8"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			facts := host(t, tc.host)
@@ -88,5 +89,8 @@ func TestProposeOverlayNothingLeft(t *testing.T) {
 	facts := host(t, "link tun0 tun\n240.0.0.0/4 dev tun0")
 	if _, _, err := ProposeOverlay(seedOf(1), facts); !errors.Is(err, ErrNoOverlay) {
 		t.Errorf("got %v", err)
+	}
+	if _, _, err := ProposeOverlay(seedOf(1), Facts{}, netip.MustParsePrefix("fd00::/8")); !errors.Is(err, ErrNoOverlay) {
+		t.Errorf("a cluster that has all of fd00::/8: got %v", err)
 	}
 }

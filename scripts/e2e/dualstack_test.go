@@ -42,6 +42,33 @@ var allowFlags6 = []string{"--allow-conflicting-subnets", "10.128.0.0/9,fd00:10:
 // situations6 are situations of a workstation with both families.
 var situations6 = []situation{
 	{
+		name: "OpenVPN, split tunnel over the private ranges of both families",
+		vpn:  "openvpn", routes: "10.0.0.0/8,fd00::/8",
+		refused: []string{
+			"10.130.0.0/16 services inside 10.0.0.0/8 on tun0 (OpenVPN, table main)",
+			"10.132.0.0/16 pods inside 10.0.0.0/8 on tun0 (OpenVPN, table main)",
+			"fd00:10:130::/112 services inside fd00::/8 on tun0 (OpenVPN, table main)",
+			"fd00:10:132::/56 pods inside fd00::/8 on tun0 (OpenVPN, table main)",
+		},
+		taken: []string{"fd00:10:132::70"},
+	},
+	{
+		name: "wg-quick, split tunnel of both families",
+		vpn:  "wireguard", routes: "10.0.0.0/8,fd00::/8",
+		refused: []string{
+			"10.130.0.0/16 services inside 10.0.0.0/8 on wg-corp (table 51820)",
+			"fd00:10:130::/112 services inside fd00::/8 on wg-corp (table 51820)",
+		},
+	},
+	{
+		name: "Tailscale, a subnet router for both families",
+		vpn:  "tailscale", routes: "10.0.0.0/8,fd00::/8",
+		refused: []string{
+			"10.132.0.0/16 pods inside 10.0.0.0/8 on tailscale0 (Tailscale, table 52)",
+			"fd00:10:132::/56 pods inside fd00::/8 on tailscale0 (Tailscale, table 52)",
+		},
+	},
+	{
 		name: "OpenVPN, of IPv6 only a more specific route inside the pods",
 		vpn:  "openvpn", routes: "fd00:10:132::40/122",
 		refused:   []string{"fd00:10:132::/56 pods covers fd00:10:132::40/122 on tun0 (OpenVPN, table main)"},
