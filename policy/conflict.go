@@ -47,7 +47,8 @@ type Conflict struct {
 	// Open is the part of Overlap that no setting settles, as few prefixes as possible: protected
 	// addresses in the midst of it are not left out. Empty if the conflict is settled.
 	Open []netip.Prefix `json:"open,omitempty"`
-	// Yielded is the part of Overlap that a setting leaves to the claim, likewise.
+	// Yielded is the part of Overlap that a setting leaves to the claim, or that a connected network
+	// keeps, likewise.
 	Yielded []netip.Prefix `json:"yielded,omitempty"`
 }
 
@@ -106,7 +107,8 @@ func (s *sweep) pair(a, b item) {
 func (s *sweep) conflicts() []Conflict {
 	s.sortPairs()
 	s.pairs = slices.CompactFunc(s.pairs, s.onePair)
-	unsettled, left := joined(s.open, s.sheltered), joined(s.yielded, s.sheltered)
+	unsettled, left := joined(s.open, s.sheltered), joined(joined(s.yielded, s.lan), s.sheltered)
+	kept := joined(s.yielded, s.lan)
 	out := make([]Conflict, len(s.pairs))
 	for i, p := range s.pairs {
 		w, c := s.wants[p.want], s.claims[p.claim]
@@ -119,7 +121,7 @@ func (s *sweep) conflicts() []Conflict {
 			continue
 		}
 		x.Open = touching(unsettled.within(x.Overlap), s.open)
-		x.Yielded = touching(left.within(x.Overlap), s.yielded)
+		x.Yielded = touching(left.within(x.Overlap), kept)
 		x.Resolution = s.resolution(x)
 	}
 	return out
@@ -186,7 +188,7 @@ func (s *sweep) resolution(c *Conflict) Resolution {
 		return Unresolved
 	case s.tunnel.overlaps(c.Overlap):
 		return Allowed
-	case len(c.Yielded) > 0:
+	case s.yielded.overlaps(c.Overlap):
 		return Yielded
 	case s.never.overlaps(c.Overlap):
 		return Kept

@@ -32,8 +32,9 @@ func ConsentNeeded(in Input) Consent {
 	if len(rules) == 0 && len(suffixes) == 0 {
 		return Consent{}
 	}
-	c := Consent{Hash: consentHash(in.Cluster.UID, rules, suffixes)}
+	c := Consent{Hash: consentHash(in.Cluster.UID, rules, wants(in.Cluster, in.Settings), suffixes)}
 	c.Takes = append(takenRoutes(in), takenPrefixes(rules, in)...)
+	c.Takes = append(c.Takes, takenFromUser(in)...)
 	for _, s := range suffixes {
 		c.Takes = append(c.Takes, "ask the cluster for the names in "+s)
 	}
@@ -45,24 +46,31 @@ func ConsentNeeded(in Input) Consent {
 	return c
 }
 
-// TakesNoMore reports whether all that the cluster's Policy could take by the settings s, it could take
-// by old as well, on whatever host: who agreed to old need not be asked about s.
-func TakesNoMore(s, old Settings, c Cluster) bool {
-	before := policyRules(old)
-	for _, r := range policyRules(s) {
-		inside := func(b RoutingRule) bool { return b.Resolve == r.Resolve && insideSubnet(r.subnet(), b.subnet()) }
-		if !slices.ContainsFunc(before, inside) {
-			return false
+// TakesNoMore reports whether all that the cluster's Policy says by the settings s that could take
+// something, it says by old as well, each with its cluster: who agreed to old need not be asked about s.
+// A part of an old prefix is no such thing: the more specific wins where the wider did not.
+func TakesNoMore(s Settings, c Cluster, old Settings, before Cluster) bool {
+	subset := func(new, old []string) bool {
+		return !slices.ContainsFunc(new, func(line string) bool { return !slices.Contains(old, line) })
+	}
+	return subset(ruleLines(policyRules(s), wants(c, s)), ruleLines(policyRules(old), wants(before, old))) &&
+		subset(policySuffixes(s, c), policySuffixes(old, before))
+}
+
+// ruleLines are what rules say, a line for each prefix: symbols stand for what they mean now.
+func ruleLines(rules []RoutingRule, wanted []want) []string {
+	var out []string
+	for _, r := range rules {
+		if r.Symbol == "" {
+			out = append(out, string(r.Resolve)+" "+r.Prefix.String())
+		}
+		for _, w := range wanted {
+			if r.Symbol.means(w.kind) {
+				out = append(out, string(r.Resolve)+" "+string(r.Symbol)+" "+w.prefix.String())
+			}
 		}
 	}
-	suffixes := policySuffixes(old, c)
-	for _, x := range policySuffixes(s, c) {
-		inside := func(o string) bool { return x == o || strings.HasSuffix(x, "."+o) }
-		if !slices.ContainsFunc(suffixes, inside) {
-			return false
-		}
-	}
-	return true
+	return out
 }
 
 // policyRules returns the rules of the cluster's Policy that can take something from the host.
@@ -88,12 +96,10 @@ func policySuffixes(s Settings, c Cluster) []string {
 	return out
 }
 
-// consentHash is the same for the same content, however it is ordered or written.
-func consentHash(clusterUID string, rules []RoutingRule, suffixes []string) string {
-	lines := []string{"cluster " + clusterUID}
-	for _, r := range rules {
-		lines = append(lines, string(r.Resolve)+" "+r.subnet())
-	}
+// consentHash is the same for the same content, however it is ordered or written. A symbol's content is
+// what it stands for: a cluster that grows is another content.
+func consentHash(clusterUID string, rules []RoutingRule, wanted []want, suffixes []string) string {
+	lines := append([]string{"cluster " + clusterUID}, ruleLines(rules, wanted)...)
 	for _, s := range suffixes {
 		lines = append(lines, "suffix "+s)
 	}
@@ -134,6 +140,23 @@ func takenPrefixes(rules []RoutingRule, in Input) []string {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+// takenFromUser names what the user's own settings leave alone and the Policy sends through the tunnel.
+func takenFromUser(in Input) []string {
+	var out []string
+	without := in
+	without.Settings = in.Settings.Without(SourcePolicy)
+	v := newView(in.Facts, in.Own)
+	s, _ := v.sweep(without, wishesOf(without))
+	s.run()
+	taken := rangesOf(NewPlan(in).AllowedIPs...)
+	for _, p := range s.never.prefixes() {
+		for _, q := range taken.within(p) {
+			out = append(out, fmt.Sprintf("send %s through the cluster, which your own settings leave alone", q))
+		}
+	}
+	return out
 }
 
 // ownAlso returns the also-proxied prefixes that do not come from the cluster's Policy.

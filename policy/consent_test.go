@@ -2,6 +2,7 @@ package policy
 
 import (
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -110,17 +111,26 @@ func TestWithout(t *testing.T) {
 
 func TestTakesNoMore(t *testing.T) {
 	const old = "routing: {allowConflictingSubnets: [10.128.0.0/9, service], alsoProxySubnets: [192.0.2.0/24]}\ndns: {includeSuffixes: [corp.example]}"
-	for text, want := range map[string]bool{
-		old: true,
-		"":  true,
-		"routing: {allowConflictingSubnets: [10.132.0.0/16]}":                                                      true,
-		"routing: {allowConflictingSubnets: [service], neverProxySubnets: [10.0.0.0/8], onConflict: yield}":        true,
-		"routing: {allowConflictingSubnets: [10.0.0.0/8]}":                                                         false,
-		"routing: {allowConflictingSubnets: [pods]}":                                                               false,
-		"routing: {alsoProxySubnets: [10.132.0.0/16]}":                                                             false,
-		"dns: {includeSuffixes: [a.corp.example, svc.cluster.local]}":                                              true,
-		"dns: {includeSuffixes: [example]}":                                                                        false,
-		"routing: {conflicts: [{subnet: 10.132.0.0/16, resolve: allow}, {subnet: 172.16.0.0/12, resolve: yield}]}": true,
+	grown := cluster("10.64.0.0/10", "10.132.0.0/16")
+	for name, tc := range map[string]struct {
+		text    string
+		cluster Cluster
+		want    bool
+	}{
+		"the same":                         {old, lab, true},
+		"nothing":                          {"", lab, true},
+		"one rule less":                    {"routing: {allowConflictingSubnets: [service]}", lab, true},
+		"what takes nothing":               {"routing: {neverProxySubnets: [10.0.0.0/8], onConflict: yield, conflicts: [{subnet: 172.16.0.0/12, resolve: yield}]}", lab, true},
+		"the same in the words of another": {"routing: {conflicts: [{subnet: 10.128.0.0/9, resolve: allow}]}", lab, true},
+		// The more specific wins against a yield, a never or a LAN where the wider did not.
+		"a part":                       {"routing: {allowConflictingSubnets: [10.132.0.0/16]}", lab, false},
+		"more":                         {"routing: {allowConflictingSubnets: [10.0.0.0/8]}", lab, false},
+		"another symbol":               {"routing: {allowConflictingSubnets: [pods]}", lab, false},
+		"the same in a grown cluster":  {old, grown, false},
+		"also for allow":               {"routing: {alsoProxySubnets: [10.128.0.0/9]}", lab, false},
+		"a name inside the cluster":    {"dns: {includeSuffixes: [corp.example, svc.cluster.local]}", lab, true},
+		"a wider domain":               {"dns: {includeSuffixes: [example]}", lab, false},
+		"a domain inside the one said": {"dns: {includeSuffixes: [a.corp.example]}", lab, false},
 	} {
 		merged := func(text string) Settings {
 			s, _, err := Merge(layer(t, SourcePolicy, text))
@@ -129,8 +139,29 @@ func TestTakesNoMore(t *testing.T) {
 			}
 			return s
 		}
-		if got := TakesNoMore(merged(text), merged(old), lab); got != want {
-			t.Errorf("%s: %v", text, got)
+		if got := TakesNoMore(merged(tc.text), tc.cluster, merged(old), lab); got != tc.want {
+			t.Errorf("%s: %v", name, got)
 		}
+	}
+}
+
+// TestConsentCannotBeGotAround: what a Policy takes needs a yes, whatever words it is said in.
+func TestConsentCannotBeGotAround(t *testing.T) {
+	in := func(user, team string, c Cluster, facts string) Input {
+		s, _, err := Merge(layer(t, SourceFile, user), layer(t, SourcePolicy, team))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Input{Settings: s, Cluster: c, Facts: host(t, facts)}
+	}
+	also := in("routing: {neverProxySubnets: [10.130.0.0/16]}", "routing: {alsoProxySubnets: [10.130.0.0/17]}", lab, office)
+	if c := ConsentNeeded(also); !c.Needed || !strings.Contains(c.Text, "10.130.0.0/17") {
+		t.Errorf("a Policy that sends what the user never proxies: %+v", c)
+	}
+	vpn := office + "link tun0 tun p2p\n10.0.0.0/8 dev tun0"
+	small := in("", "routing: {allowConflictingSubnets: [service]}", cluster("10.130.0.0/16"), vpn)
+	large := in("", "routing: {allowConflictingSubnets: [service]}", cluster("10.64.0.0/10"), vpn)
+	if a, b := ConsentNeeded(small), ConsentNeeded(large); a.Hash == b.Hash || !b.Needed {
+		t.Errorf("services that grow are what was agreed to: %+v", b)
 	}
 }

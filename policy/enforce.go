@@ -15,6 +15,10 @@ import (
 //	onConflict                        the stricter one
 //	names, conflicts                  those within the Policy's; a yield always stands
 //	everything else                   the Policy's
+//
+// Keys that say the same in other words are no way round: an allow is one in allowConflictingSubnets and
+// in conflicts, an also-proxied prefix inside an enforced never goes, and so does an allow inside an
+// enforced yield, however specific they are.
 
 // Narrowing is something asked for that the team's Policy does not let be.
 type Narrowing struct {
@@ -91,25 +95,89 @@ func (m *merger) enforcedScalar(path, value string) string {
 	return team
 }
 
+// Keys that matter to each other.
+const (
+	keyAllow     = "routing.allowConflictingSubnets"
+	keyNever     = "routing.neverProxySubnets"
+	keyConflicts = "routing.conflicts"
+)
+
 // enforcedList returns what is in force of a list.
 func (m *merger) enforcedList(path string, entries []entry) []entry {
-	if !m.enforces(path) {
+	team, enforced := m.bounds(path)
+	if !enforced {
 		return entries
 	}
-	team := m.teamList(path)
 	var out []entry
 	for _, e := range entries {
+		if e.origin.Source == SourcePolicy {
+			out = append(out, e)
+			continue
+		}
 		kept := within(path, e, team)
 		if len(kept) != 1 || kept[0].text != e.text {
 			m.narrow(path, e)
 		}
 		out = append(out, kept...)
 	}
-	if path == "routing.neverProxySubnets" || path == "routing.conflicts" {
-		out = append(out, team...)
+	if !m.enforces(path) {
+		return distinct(out)
+	}
+	noSubnets := len(out) == 0 && strings.HasPrefix(path, "cluster.") // would mean the discovered ones
+	if path == keyNever || path == keyConflicts || noSubnets {
+		out = append(out, m.teamList(path)...)
 	}
 	m.from[path] = append(m.from[path], m.team.origin(path))
 	return distinct(out)
+}
+
+// bounds returns the team's entries that those of others have to lie within, and whether they have to.
+func (m *merger) bounds(path string) ([]entry, bool) {
+	if path == keyAllow || path == keyConflicts {
+		if m.enforces(keyAllow) || m.enforces(keyConflicts) {
+			return m.teamAllows(), true
+		}
+		return nil, false
+	}
+	if m.enforces(path) {
+		return m.teamList(path), true
+	}
+	return nil, false
+}
+
+// teamAllows returns the subnets that the team allows to be taken, in whatever words.
+func (m *merger) teamAllows() []entry {
+	out := m.teamList(keyAllow)
+	for _, e := range m.teamList(keyConflicts) {
+		if subnet, allowed := strings.CutSuffix(e.text, "="+string(ResolveAllow)); allowed {
+			out = append(out, entry{subnet, e.origin})
+		}
+	}
+	return out
+}
+
+// enforced marks a rule of the team's that it enforces by key.
+func (m *merger) enforced(key string, r RoutingRule) RoutingRule {
+	r.Enforced = r.Origin.Source == SourcePolicy && m.enforces(key)
+	return r
+}
+
+// obey drops what other sources say inside a prefix that the team enforces to be left alone or yielded.
+func (m *merger) obey(rules []RoutingRule) []RoutingRule {
+	return slices.DeleteFunc(slices.Clone(rules), func(r RoutingRule) bool {
+		against, key := ResolveYield, keyConflicts
+		if r.Resolve == ResolveAlso {
+			against, key = ResolveNever, keyNever
+		}
+		forbids := func(e RoutingRule) bool {
+			return e.Enforced && e.Resolve == against && e.Prefix.IsValid() && r.Prefix.IsValid() && covers(e.Prefix, r.Prefix)
+		}
+		forbidden := r.takes() && r.Origin.Source != SourcePolicy && slices.ContainsFunc(rules, forbids)
+		if forbidden {
+			m.narrow(key, entry{string(r.Resolve) + " " + r.subnet(), r.Origin})
+		}
+		return forbidden
+	})
 }
 
 // teamList returns the entries of the enforcing Policy, without what extends or is extended.
@@ -125,9 +193,9 @@ func (m *merger) teamList(path string) []entry {
 // within returns what of an entry the team's entries let be.
 func within(path string, e entry, team []entry) []entry {
 	switch path {
-	case "routing.neverProxySubnets":
+	case keyNever:
 		return []entry{e}
-	case "routing.conflicts":
+	case keyConflicts:
 		return conflictWithin(e, team)
 	case "dns.includeSuffixes":
 		if slices.ContainsFunc(team, func(t entry) bool { return e.text == t.text || strings.HasSuffix(e.text, "."+t.text) }) {
@@ -151,7 +219,7 @@ func subnetWithin(e entry, team []entry) []entry {
 		case insideSubnet(e.text, t.text):
 			return []entry{e}
 		case insideSubnet(t.text, e.text):
-			out = append(out, t)
+			out = append(out, entry{t.text, e.origin}) // it was asked for, as a part of more
 		}
 	}
 	return out
@@ -167,22 +235,15 @@ func insideSubnet(inner, outer string) bool {
 	return err == nil && err2 == nil && covers(o, i)
 }
 
-// conflictWithin keeps a yield, and an allow inside an allow of the team's.
-func conflictWithin(e entry, team []entry) []entry {
+// conflictWithin keeps a yield, and an allow inside what the team allows.
+func conflictWithin(e entry, allowed []entry) []entry {
 	subnet, resolve, _ := strings.Cut(e.text, "=")
 	if resolve == string(ResolveYield) {
 		return []entry{e}
 	}
-	allow := "=" + string(ResolveAllow)
-	var allowed []entry
-	for _, t := range team {
-		if text, ok := strings.CutSuffix(t.text, allow); ok {
-			allowed = append(allowed, entry{text, t.origin})
-		}
-	}
 	kept := subnetWithin(entry{subnet, e.origin}, allowed)
 	for i := range kept {
-		kept[i].text += allow
+		kept[i].text += "=" + string(ResolveAllow)
 	}
 	return kept
 }

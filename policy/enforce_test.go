@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -21,7 +22,7 @@ func TestEnforceOnlyNarrows(t *testing.T) {
 		},
 		"a wider prefix is cut back to the team's": {
 			user: "routing: {allowConflictingSubnets: [10.0.0.0/8]}", policy: "routing: {allowConflictingSubnets: [10.128.0.0/9]}\nenforce: [routing.allowConflictingSubnets]",
-			want: []string{"allow 10.128.0.0/9 policy policy.yaml:1"}, narrowed: "routing.allowConflictingSubnets 10.0.0.0/8",
+			want: []string{"allow 10.128.0.0/9 file file.yaml:1"}, narrowed: "routing.allowConflictingSubnets 10.0.0.0/8",
 		},
 		"a narrower prefix is the user's right": {
 			user: "routing: {allowConflictingSubnets: [10.130.0.0/16]}", policy: "routing: {allowConflictingSubnets: [10.128.0.0/9]}\nenforce: [routing.allowConflictingSubnets]",
@@ -138,5 +139,84 @@ func TestContradictions(t *testing.T) {
 				t.Errorf("got %v, %v, want %s", ruleTexts(s.Routing), err, tc.want)
 			}
 		})
+	}
+}
+
+// TestNoWayRoundEnforcement: keys that say the same in other words, and more specific prefixes, get
+// nobody past what the team enforces.
+func TestNoWayRoundEnforcement(t *testing.T) {
+	vpn := office + "link tun0 tun p2p\n10.0.0.0/8 dev tun0"
+	for name, tc := range map[string]struct {
+		user, policy string
+		facts        string
+		addr         string
+		want         Outcome
+		quiet        bool // it is not even said, since a symbol only means it
+	}{
+		"a more specific allow inside an enforced yield": {
+			user:   "routing: {conflicts: [{subnet: 10.130.0.0/17, resolve: allow}]}",
+			policy: "routing: {conflicts: [{subnet: 10.0.0.0/8, resolve: allow}, {subnet: 10.130.0.0/16, resolve: yield}]}\nenforce: [routing.conflicts]",
+			facts:  vpn, addr: "10.130.0.1", want: OutcomeYielded,
+		},
+		"the allow list against an enforced yield": {
+			user:   "routing: {allowConflictingSubnets: [10.130.0.0/16]}",
+			policy: "routing: {conflicts: [{subnet: 10.130.0.0/16, resolve: yield}]}\nenforce: [routing.conflicts]",
+			facts:  vpn, addr: "10.130.0.1", want: OutcomeYielded,
+		},
+		"a symbol against an enforced yield": {
+			user:   "routing: {allowConflictingSubnets: [all]}",
+			policy: "routing: {allowConflictingSubnets: [all], conflicts: [{subnet: 10.128.0.0/9, resolve: yield}]}\nenforce: [routing.conflicts]",
+			facts:  vpn, addr: "10.130.0.1", want: OutcomeYielded, quiet: true,
+		},
+		"conflicts against an enforced allow list": {
+			user:   "routing: {conflicts: [{subnet: all, resolve: allow}]}",
+			policy: "routing: {allowConflictingSubnets: [10.132.0.0/16]}\nenforce: [routing.allowConflictingSubnets]",
+			facts:  vpn, addr: "10.130.0.1", want: OutcomeOpen,
+		},
+		"also-proxied inside an enforced never": {
+			user:   "routing: {alsoProxySubnets: [10.130.0.0/17]}",
+			policy: "routing: {neverProxySubnets: [10.130.0.0/16]}\nenforce: [routing.neverProxySubnets]",
+			facts:  office, addr: "10.130.0.1", want: OutcomeNever,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _, err := Merge(layer(t, SourceFile, tc.user), layer(t, SourcePolicy, tc.policy))
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := Explain(Input{Settings: s, Cluster: lab, Facts: host(t, tc.facts)}, netip.MustParseAddr(tc.addr))
+			if e.Outcome != tc.want || !tc.quiet && len(s.Narrowed) == 0 {
+				t.Errorf("%s (%s), narrowed %v; want %s", e.Outcome, e.Reason, s.Narrowed, tc.want)
+			}
+		})
+	}
+	s, _, err := Merge(layer(t, SourceFile, "cluster: {serviceSubnets: []}"), layer(t, SourcePolicy, "cluster: {serviceSubnets: [10.130.0.0/16]}\nenforce: [cluster.serviceSubnets]"))
+	if err != nil || len(s.ServiceSubnets) != 1 {
+		t.Errorf("the user went back to what was discovered: %v, %v", s.ServiceSubnets, err)
+	}
+}
+
+// TestPrecedenceOfSymbolsAndPrefixes: what names a prefix wins within one source, the source between two.
+func TestPrecedenceOfSymbolsAndPrefixes(t *testing.T) {
+	vpn := host(t, office+"link tun0 tun p2p\n10.0.0.0/8 dev tun0")
+	for name, tc := range map[string]struct {
+		file, policy string
+		want         Outcome
+	}{
+		"the user's symbol against the team's prefix": {"routing: {conflicts: [{subnet: service, resolve: yield}]}", "routing: {allowConflictingSubnets: [10.130.0.0/16]}", OutcomeYielded},
+		"the user's allow for all likewise":           {"routing: {allowConflictingSubnets: [all]}", "routing: {conflicts: [{subnet: 10.130.0.0/16, resolve: yield}]}", OutcomeTunnel},
+		"one source, symbol and prefix":               {"routing: {conflicts: [{subnet: all, resolve: allow}, {subnet: 10.130.0.0/16, resolve: yield}]}", "", OutcomeYielded},
+	} {
+		s, _, err := Merge(layer(t, SourceFile, tc.file), layer(t, SourcePolicy, tc.policy))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e := Explain(Input{Settings: s, Cluster: lab, Facts: vpn}, netip.MustParseAddr("10.130.0.1")); e.Outcome != tc.want {
+			t.Errorf("%s: %s (%s), want %s", name, e.Outcome, e.Reason, tc.want)
+		}
+	}
+	lan := host(t, "link eth0 - 10.0.0.2/8\ndefault via 10.0.0.1 dev eth0\n10.0.0.0/8 dev eth0 proto kernel scope link")
+	if e := Explain(Input{Settings: settings(t, "--allow-conflicting-subnets=all"), Cluster: lab, Facts: lan}, netip.MustParseAddr("10.130.0.1")); e.Outcome != OutcomeLAN {
+		t.Errorf("a symbol takes a connected network: %s (%s)", e.Outcome, e.Reason)
 	}
 }

@@ -78,38 +78,18 @@ func (m *merger) settings() Settings {
 		{"routing.neverProxySubnets", ResolveNever},
 	} {
 		for _, e := range m.list(section.key) {
-			s.Routing = append(s.Routing, routingRule(e.text, section.resolve, e.origin))
+			s.Routing = append(s.Routing, m.enforced(section.key, routingRule(e.text, section.resolve, e.origin)))
 		}
 	}
 	for _, e := range m.list("routing.conflicts") {
 		subnet, resolve, _ := strings.Cut(e.text, "=")
-		s.Routing = append(s.Routing, routingRule(subnet, Resolve(resolve), e.origin))
+		s.Routing = append(s.Routing, m.enforced("routing.conflicts", routingRule(subnet, Resolve(resolve), e.origin)))
 	}
-	s.Routing = m.settled(s.Routing)
+	s.Routing = settle(m.obey(s.Routing), RoutingRule.subnet)
 	s.OnConflict = Resolve(m.scalar("routing.onConflict"))
 	s.OnConflictFrom = m.from["routing.onConflict"][0]
 	slices.SortFunc(s.Routing, compareRules)
 	return s
-}
-
-// settled drops those rules that one of higher precedence contradicts: allow and yield of one subnet.
-// Where one source says both, the other network keeps it.
-func (m *merger) settled(rules []RoutingRule) []RoutingRule {
-	rank := func(r RoutingRule) int {
-		return slices.IndexFunc(m.layers, func(l Layer) bool { return l.Source == r.Origin.Source })
-	}
-	best := map[string]RoutingRule{}
-	for _, r := range rules {
-		b, said := best[r.subnet()]
-		decides := r.Resolve == ResolveAllow || r.Resolve == ResolveYield
-		if decides && (!said || rank(r) < rank(b) || rank(r) == rank(b) && r.Resolve == ResolveYield) {
-			best[r.subnet()] = r
-		}
-	}
-	return slices.DeleteFunc(rules, func(r RoutingRule) bool {
-		b, said := best[r.subnet()]
-		return said && (r.Resolve == ResolveAllow || r.Resolve == ResolveYield) && r.Resolve != b.Resolve
-	})
 }
 
 func (m *merger) dns() DNSSettings {

@@ -59,8 +59,8 @@ type Plan struct {
 	Rules PlannedRules `json:"rules"`
 	// Conflicts are all overlaps of a cluster subnet with a route of somebody else, settled or not.
 	Conflicts []Conflict `json:"conflicts"`
-	// Yielded are the wanted addresses that others keep, by a setting or because nothing settles who
-	// gets them, as few prefixes as possible. Names that resolve into them are withheld, and
+	// Yielded are the wanted addresses that others keep, by a setting, because nothing settles who gets
+	// them, or because a connected network has them, as few prefixes as possible. Names that resolve into them are withheld, and
 	// connections into them that went through the tunnel are reset.
 	Yielded []netip.Prefix `json:"yielded"`
 	// Protected are those protected prefixes that would otherwise have gone through the tunnel.
@@ -136,7 +136,7 @@ func decide(in Input, w wishes) Plan {
 		AllowedIPs: tunnel.prefixes(),
 		Routes:     s.hostRoutes(),
 		Conflicts:  s.conflicts(),
-		Yielded:    joined(s.open, s.yielded).prefixes(),
+		Yielded:    joined(joined(s.open, s.yielded), s.lan).prefixes(),
 		Protected:  s.effective(s.protect),
 		Twins:      v.twins(in, w.wants),
 		Warnings:   slices.Clone(in.Facts.Warnings),

@@ -152,7 +152,7 @@ func (c checker) addresses() {
 		if open.overlaps(host) && !c.twin.open(a) && !c.twin.protected(a) {
 			c.t.Errorf("%s: %v is reported as open but is settled", c.place, a)
 		}
-		if got := left.overlaps(host); got != (c.twin.open(a) || c.twin.yielded(a)) {
+		if got := left.overlaps(host); got != (c.twin.open(a) || c.twin.yielded(a) || c.twin.lanKept(a)) {
 			c.t.Errorf("%s: %v is left to others is %v, the twin says open %v, yielded %v", c.place, a, got, c.twin.open(a), c.twin.yielded(a))
 		}
 		for _, p := range ordinaryPackets(a) {

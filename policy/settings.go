@@ -67,6 +67,8 @@ type RoutingRule struct {
 	Symbol  Symbol       `json:"symbol,omitempty"`
 	Resolve Resolve      `json:"resolve"`
 	Origin  Origin       `json:"origin"`
+	// Enforced says that no other source may say otherwise: the team's Policy enforces it.
+	Enforced bool `json:"enforced,omitempty"`
 }
 
 // takes reports whether a rule of its kind takes something from the host.

@@ -275,7 +275,7 @@ func (s *sweep) verdict(st state) verdict {
 			return keepYielded
 		}
 		return keepOpen
-	case st[itemLAN] != 0 && s.bits(st[itemLAN]) > s.bits(st[itemAllow]):
+	case st[itemLAN] != 0 && s.bits(st[itemLAN]) > s.named(st[itemAllow]):
 		return keepLAN
 	}
 	return toTunnel
@@ -285,6 +285,14 @@ func (s *sweep) verdict(st state) verdict {
 // and a yield the more specific counts.
 func (s *sweep) allows(st state) bool {
 	return st[itemAllow] != 0 && s.bits(st[itemAllow]) > s.bits(st[itemYield])
+}
+
+// named is bits of a rule that names its prefix; -1 for one made of a symbol, which means no LAN.
+func (s *sweep) named(ref int32) int {
+	if ref != 0 && s.rules[s.index(ref)].Symbol != "" {
+		return -1
+	}
+	return s.bits(ref)
 }
 
 // bits returns the length of the prefix, as it was written, that a state refers to; -1 if there is none.

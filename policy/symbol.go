@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -59,26 +60,78 @@ func routingRule(subnet string, resolve Resolve, origin Origin) RoutingRule {
 	return RoutingRule{Prefix: netip.MustParsePrefix(subnet), Resolve: resolve, Origin: origin}
 }
 
-// expanded returns the rules with a rule per wanted subnet in place of those with a symbol, sorted. A
-// rule for a prefix counts before one that a symbol makes of the same prefix.
+// expanded returns the rules with a rule per wanted subnet in place of those with a symbol, settled and
+// sorted.
 func expanded(rules []RoutingRule, wanted []want) []RoutingRule {
 	out := make([]RoutingRule, 0, len(rules))
-	named := map[netip.Prefix]bool{}
 	for _, r := range rules {
 		if r.Symbol == "" {
 			out = append(out, r)
-			named[r.Prefix] = named[r.Prefix] || r.Resolve == ResolveAllow || r.Resolve == ResolveYield
 		}
-	}
-	for _, r := range rules {
 		for _, w := range wanted {
-			if r.Symbol.means(w.kind) && !named[w.prefix] {
+			if r.Symbol.means(w.kind) {
 				x := r
 				x.Prefix = w.prefix
 				out = append(out, x)
 			}
 		}
 	}
+	out = settle(withoutForbidden(out), func(r RoutingRule) string { return r.Prefix.String() })
 	slices.SortFunc(out, compareRules)
 	return out
+}
+
+// withoutForbidden drops what other sources allow inside a prefix that the team enforces to be yielded,
+// however specific it is.
+func withoutForbidden(rules []RoutingRule) []RoutingRule {
+	var yielded []netip.Prefix
+	for _, r := range rules {
+		if r.Enforced && r.Resolve == ResolveYield {
+			yielded = append(yielded, r.Prefix)
+		}
+	}
+	return slices.DeleteFunc(rules, func(r RoutingRule) bool {
+		return r.Resolve == ResolveAllow && r.Origin.Source != SourcePolicy &&
+			slices.ContainsFunc(yielded, func(p netip.Prefix) bool { return covers(p, r.Prefix) })
+	})
+}
+
+// precedence lists the sources, the highest first.
+var precedence = []Source{SourceFlag, SourceEnvironment, SourceFile, SourceUserFile, SourceKubeconfig, SourcePolicy, SourceDefault}
+
+// settle drops those rules that a weightier one on the same subnet contradicts: allow against yield. What
+// is enforced counts most, then the source of higher precedence, then what names the prefix before what a
+// symbol means, then the yield.
+func settle(rules []RoutingRule, subnet func(RoutingRule) string) []RoutingRule {
+	decides := func(r RoutingRule) bool { return r.Resolve == ResolveAllow || r.Resolve == ResolveYield }
+	best := map[string]RoutingRule{}
+	for _, r := range rules {
+		if b, said := best[subnet(r)]; decides(r) && (!said || compareWeight(r, b) < 0) {
+			best[subnet(r)] = r
+		}
+	}
+	return slices.DeleteFunc(rules, func(r RoutingRule) bool {
+		return decides(r) && r.Resolve != best[subnet(r)].Resolve
+	})
+}
+
+// compareWeight orders rules on one subnet, the one that counts first.
+func compareWeight(a, b RoutingRule) int {
+	return cmp.Or(
+		first(a.Enforced, b.Enforced),
+		cmp.Compare(slices.Index(precedence, a.Origin.Source), slices.Index(precedence, b.Origin.Source)),
+		first(a.Symbol == "", b.Symbol == ""),
+		first(a.Resolve == ResolveYield, b.Resolve == ResolveYield),
+	)
+}
+
+// first orders what is true before what is not.
+func first(a, b bool) int {
+	switch {
+	case a && !b:
+		return -1
+	case b && !a:
+		return 1
+	}
+	return 0
 }

@@ -48,6 +48,16 @@ func (w twin) open(a netip.Addr) bool {
 		longest(s.rules(ResolveYield), a) < 0 && s.OnConflict != ResolveYield
 }
 
+// lanKept reports whether a is wanted and stays with a connected network.
+func (w twin) lanKept(a netip.Addr) bool {
+	s := w.in.Settings
+	also, never := longest(s.rules(ResolveAlso), a), longest(s.rules(ResolveNever), a)
+	wanted := also >= 0 || longest(w.in.Cluster.prefixes(), a) >= 0
+	_, lan := w.claimed(a)
+	allow := longest(s.rules(ResolveAllow), a)
+	return wanted && !w.protected(a) && (never < 0 || never < also) && allow > longest(s.rules(ResolveYield), a) && lan > allow
+}
+
 // yielded reports whether a is wanted and a setting leaves it to others.
 func (w twin) yielded(a netip.Addr) bool {
 	s := w.in.Settings

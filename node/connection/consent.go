@@ -48,9 +48,9 @@ func (s *Session) agreed(hash string) bool { return hash == s.trusted || consent
 
 // agreeToLess takes the user's agreement to the wishes followed so far for one to those of settings, whose
 // hash is given, if they take nothing more, and reports whether it has.
-func (s *Session) agreeToLess(settings policy.Settings, hash string) bool {
+func (s *Session) agreeToLess(settings policy.Settings, cluster policy.Cluster, hash string) bool {
 	now := policy.ConsentNeeded(s.planInput(s.settings, s.cluster))
-	if !s.agreed(now.Hash) || !policy.TakesNoMore(settings, s.settings, s.cluster) {
+	if !s.agreed(now.Hash) || !policy.TakesNoMore(settings, cluster, s.settings, s.cluster) {
 		return false
 	}
 	s.trusted = hash

@@ -49,7 +49,7 @@ func (s *Session) candidate(p *v1alpha1.Policy) (settings policy.Settings, clust
 	if settings, cluster, err = s.merge(p); err != nil {
 		return settings, cluster, plan, err
 	}
-	if wish := policy.ConsentNeeded(s.planInput(settings, cluster)); wish.Needed && !s.agreed(wish.Hash) && !s.agreeToLess(settings, wish.Hash) {
+	if wish := policy.ConsentNeeded(s.planInput(settings, cluster)); wish.Needed && !s.agreed(wish.Hash) && !s.agreeToLess(settings, cluster, wish.Hash) {
 		return settings, cluster, plan, errors.New("you have not agreed to what it asks for now; `culvert quit` and connect again to be asked")
 	}
 	return settings, cluster, policy.NewPlan(s.planInput(settings, cluster)), nil
