@@ -66,6 +66,8 @@ type Discoverer struct {
 	serviceSeen  bool // the service range is known, or known to be unknown
 	declaredSeen bool // likewise kubeadm's configuration
 	watchPods    bool // the mirror of pods runs
+	nodesSeen    bool // the nodes had answered before they were gathered last, be it with an error
+	podsSeen     bool // likewise the pods
 	reported     *Result
 }
 
@@ -126,7 +128,7 @@ func (d *Discoverer) loop(ctx context.Context, group *sync.WaitGroup) {
 		case <-look:
 			look = nil
 			r := d.gather()
-			if r.NeedCover && !d.watchPods && answered(d.nodes.State()) {
+			if r.NeedCover && !d.watchPods && d.nodesSeen {
 				d.watchPods = true
 				group.Go(func() { d.pods.Run(ctx) })
 			}
@@ -152,6 +154,7 @@ func (d *Discoverer) pause() time.Duration {
 
 // gather reads the mirrors and decides.
 func (d *Discoverer) gather() Result {
+	d.nodesSeen, d.podsSeen = answered(d.nodes.State()), answered(d.pods.State()) // before the items: they may come now
 	d.facts.Nodes = nil
 	for _, list := range d.nodes.Items() {
 		d.facts.Nodes = append(d.facts.Nodes, list...)
@@ -164,9 +167,9 @@ func (d *Discoverer) gather() Result {
 	return Decide(d.facts)
 }
 
-// complete reports whether all sources that r rests on have answered, be it with an error.
+// complete reports whether all sources that r, the last result, rests on had answered, be it with an error.
 func (d *Discoverer) complete(r Result) bool {
-	return d.serviceSeen && d.declaredSeen && answered(d.nodes.State()) && (!r.NeedCover || answered(d.pods.State()))
+	return d.serviceSeen && d.declaredSeen && d.nodesSeen && (!r.NeedCover || d.podsSeen)
 }
 
 // answered reports whether a mirror's source has said something, given the mirror's State.
