@@ -46,7 +46,7 @@ func (s *Session) connect(ctx context.Context, background *sync.WaitGroup) error
 		func(limited context.Context) error { return s.open(limited, ctx, background) },
 		s.awaitGateway,
 		func(context.Context) error { return s.carry(ctx) },
-		func(context.Context) error { return s.apply(ctx) },
+		func(context.Context) error { s.inForce = s.plan; return s.apply(ctx) },
 		s.awaitHandshake,
 	}
 	for _, step := range steps {

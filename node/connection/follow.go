@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/culvert-dev/culvert/policy"
 	"github.com/culvert-dev/culvert/policy/v1alpha1"
@@ -19,12 +20,17 @@ func (s *Session) policyChanged(p *v1alpha1.Policy) {
 	}
 	s.knowledge.policy = p
 	if err := s.readFacts(s.ctx); err != nil {
-		s.notice(noticePolicy, fmt.Errorf("the changed Policy is not followed: %w", err))
-		return
+		s.notice(noticeHost, err) // tried again; until then the host is taken for what it was
 	}
-	settings, cluster, plan, why := s.candidate(p)
+	s.takePolicy(s.ctx)
+}
+
+// takePolicy follows the team's Policy as far as it can be.
+func (s *Session) takePolicy(ctx context.Context) {
+	settings, cluster, plan, why := s.candidate(s.knowledge.policy)
 	if why == nil {
-		s.followed = p
+		s.followed = s.knowledge.policy
+		s.notice(noticeConsent, nil)
 	} else {
 		why = fmt.Errorf("the changed Policy is not followed: %w", why)
 		var err error
@@ -37,7 +43,7 @@ func (s *Session) policyChanged(p *v1alpha1.Policy) {
 	s.notice(noticePolicy, why)
 	s.settings, s.cluster = settings, cluster
 	s.noticeNarrowed()
-	s.commit(s.ctx, plan)
+	s.commit(ctx, plan)
 }
 
 // candidate returns what would follow from the team's changed wishes, or an error that says what
@@ -65,24 +71,43 @@ func (s *Session) followHost(ctx context.Context) {
 	s.replan(ctx)
 }
 
-// replan makes the plan anew from what is known, and commits it.
+// replan makes the plan anew from what is known, and commits it. A Policy that was not followed may be
+// now: the VPN that its wishes would have taken from may be gone.
 func (s *Session) replan(ctx context.Context) {
-	s.commit(ctx, policy.NewPlan(s.planInput(s.agreedOnly(s.settings, s.cluster), s.cluster)))
+	if s.followed != s.knowledge.policy {
+		s.takePolicy(ctx)
+		return
+	}
+	s.commit(ctx, s.planner.Plan(s.planInput(s.agreedOnly(s.settings, s.cluster), s.cluster)))
 }
 
+// helperPatience bounds waiting for the helper while connected: it may wait for the host, and the session
+// has others to look after.
+const helperPatience = 10 * time.Second
+
 func (s *Session) readFacts(ctx context.Context) error {
-	facts, err := readHost(ctx, s.helper)
+	ctx, cancel := context.WithTimeout(ctx, helperPatience)
+	defer cancel()
+	facts, whole, err := readHost(ctx, s.helper)
 	if err == nil {
-		s.knowledge.facts = facts
+		s.takeFacts(facts, whole)
 	}
 	return err
+}
+
+// takeFacts makes facts what is known of the host. Where they are not whole, IPsec policies stay those
+// last known: none known is no reason to take what they protect.
+func (s *Session) takeFacts(facts policy.Facts, whole bool) {
+	if !whole {
+		facts.IPsec = s.knowledge.facts.IPsec
+	}
+	s.knowledge.facts = facts
 }
 
 // commit makes plan the plan and applies it, if the one before was applied: else connect does. What
 // fails is tried again by refresh.
 func (s *Session) commit(ctx context.Context, plan policy.Plan) {
-	before, changed := s.plan, !plan.Equal(s.plan)
-	if changed {
+	if !plan.Equal(s.plan) {
 		s.setPlan(plan)
 	}
 	s.protects = len(s.kube.Dialled())
@@ -93,12 +118,15 @@ func (s *Session) commit(ctx context.Context, plan policy.Plan) {
 	if !s.applied {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, helperPatience)
+	defer cancel()
 	err := s.move(ctx)
-	s.notice(noticeHost, err)
-	if err == nil && changed {
+	if before := s.inForce; err == nil && !before.Equal(s.plan) {
+		s.inForce = s.plan
 		s.resetLost(ctx, before)
 		s.prove()
 	}
+	s.notice(noticeHost, err)
 }
 
 // move brings WireGuard and the host to the plan: the tunnel takes up new prefixes before routes lead

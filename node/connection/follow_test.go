@@ -90,7 +90,8 @@ func TestChangedPolicy(t *testing.T) {
 		{"another pod subnet", team("2", both, "10.132.0.0/16", "10.133.0.0/16"), false, ""},
 		{"takes more", team("2", []string{"10.0.0.0/8"}, "10.132.0.0/16"), false, "not agreed"},
 		{"takes more, and that was agreed to", team("2", []string{"10.0.0.0/8"}, "10.132.0.0/16"), true, ""},
-		{"gives one subnet back", team("2", []string{"10.130.0.0/16"}, "10.132.0.0/16"), false, ""},
+		{"asks for a part of it", team("2", []string{"10.130.0.0/16"}, "10.132.0.0/16"), false, "not agreed"},
+		{"gives one subnet back, and that was agreed to", team("2", []string{"10.130.0.0/16"}, "10.132.0.0/16"), true, ""},
 		{"gives everything back", team("2", nil, "10.132.0.0/16"), false, ""},
 		{"is no CIDR", team("2", []string{"ten"}, "10.132.0.0/16"), false, "ten"},
 	} {
@@ -151,7 +152,7 @@ func TestVPNThatComesAndGoes(t *testing.T) {
 			p := team("1", nil, "10.132.0.0/16")
 			p.Spec.Routing.OnConflict = row.resolve
 			s := connectedTo(t, p, policy.Facts{})
-			if s.hostMoved(behindVPN(), nil); len(s.plan.AllowedIPs) != 0 {
+			if s.hostMoved(behindVPN(), true, nil); len(s.plan.AllowedIPs) != 0 {
 				t.Errorf("under the VPN the tunnel still has %v", s.plan.AllowedIPs)
 			}
 			if got := s.notices[noticeConflicts] != ""; got != row.degraded {
@@ -161,7 +162,7 @@ func TestVPNThatComesAndGoes(t *testing.T) {
 			if w := withheld(s.plan); len(w) != 2 || w[0].Prefix != want || w[0].Owner != "OpenVPN on tun0" {
 				t.Errorf("withheld %+v", w)
 			}
-			if s.hostMoved(policy.Facts{}, nil); len(s.plan.AllowedIPs) != 2 || s.notices[noticeConflicts] != "" || len(withheld(s.plan)) != 0 {
+			if s.hostMoved(policy.Facts{}, true, nil); len(s.plan.AllowedIPs) != 2 || s.notices[noticeConflicts] != "" || len(withheld(s.plan)) != 0 {
 				t.Errorf("without the VPN: allowed %v, withheld %v, notices %q", s.plan.AllowedIPs, withheld(s.plan), s.notices)
 			}
 		})
@@ -171,11 +172,11 @@ func TestVPNThatComesAndGoes(t *testing.T) {
 // TestHostThatCannotBeReadKeepsItsPlan: a reading that failed decides nothing.
 func TestHostThatCannotBeReadKeepsItsPlan(t *testing.T) {
 	s := connectedTo(t, team("1", nil, "10.132.0.0/16"), policy.Facts{})
-	s.hostMoved(policy.Facts{}, errors.New("netlink is busy"))
+	s.hostMoved(policy.Facts{}, false, errors.New("netlink is busy"))
 	if len(s.plan.AllowedIPs) != 2 || s.notices[noticeHost] == "" {
 		t.Errorf("allowed %v, notices %q", s.plan.AllowedIPs, s.notices)
 	}
-	if s.hostMoved(policy.Facts{}, nil); s.knowledge.facts.Routes != nil || len(s.plan.AllowedIPs) != 2 {
+	if s.hostMoved(policy.Facts{}, true, nil); s.knowledge.facts.Routes != nil || len(s.plan.AllowedIPs) != 2 {
 		t.Errorf("allowed %v", s.plan.AllowedIPs)
 	}
 }
@@ -236,5 +237,33 @@ func TestProofs(t *testing.T) {
 	}
 	if s.proven([]reach.Result{result("10.130.0.0/16", reach.Working)}); len(s.notices.list()) != 0 {
 		t.Errorf("notices %q", s.notices.list())
+	}
+}
+
+// TestUnknownIPsecPoliciesStayThoseKnown: a reading without them gives nothing away.
+func TestUnknownIPsecPoliciesStayThoseKnown(t *testing.T) {
+	protect := policy.Facts{IPsec: []policy.IPsecPolicy{{Src: netip.MustParsePrefix("0.0.0.0/0"), Dst: netip.MustParsePrefix("10.0.0.0/8"), Action: policy.IPsecProtect}}}
+	p := team("1", nil, "10.132.0.0/16")
+	p.Spec.Routing.OnConflict = "yield"
+	s := connectedTo(t, p, protect)
+	if s.hostMoved(policy.Facts{}, false, nil); len(s.plan.AllowedIPs) != 0 {
+		t.Errorf("not knowing took %v", s.plan.AllowedIPs)
+	}
+	if s.hostMoved(policy.Facts{}, true, nil); len(s.plan.AllowedIPs) != 2 {
+		t.Errorf("knowing that there are none left %v", s.plan.AllowedIPs)
+	}
+}
+
+// TestPolicyIsFollowedOnceNothingStandsAgainstIt: what waited for consent needs none any more when the VPN
+// that it would take from is gone.
+func TestPolicyIsFollowedOnceNothingStandsAgainstIt(t *testing.T) {
+	s := connectedTo(t, team("1", []string{"10.130.0.0/16", "10.132.0.0/16"}, "10.132.0.0/16"), behindVPN())
+	more := team("2", []string{"10.0.0.0/8"}, "10.132.0.0/16")
+	s.knowledge.policy = more
+	if s.takePolicy(t.Context()); s.followed == more || s.notices[noticePolicy] == "" {
+		t.Fatalf("followed without consent; notices %q", s.notices)
+	}
+	if s.hostMoved(policy.Facts{}, true, nil); s.followed != more || s.notices[noticePolicy] != "" {
+		t.Errorf("not followed when nothing is taken; notices %q", s.notices)
 	}
 }

@@ -34,8 +34,8 @@ func (s *Session) watchHost(ctx context.Context, background *sync.WaitGroup) {
 			if !first && !wait(ctx, watcher.Changes()) {
 				return
 			}
-			facts, err := readHost(ctx, s.helper) // the first time for what changed before the watch began
-			s.mail.send(ctx, func() { s.hostMoved(facts, err) })
+			facts, whole, err := readHost(ctx, s.helper) // the first time for what changed before the watch began
+			s.mail.send(ctx, func() { s.hostMoved(facts, whole, err) })
 		}
 	})
 }
@@ -51,15 +51,15 @@ func wait(ctx context.Context, tokens <-chan struct{}) bool {
 }
 
 // hostMoved takes in the host as it is now.
-func (s *Session) hostMoved(facts policy.Facts, err error) {
+func (s *Session) hostMoved(facts policy.Facts, whole bool, err error) {
 	if err != nil {
 		s.notice(noticeHost, err)
 		return
 	}
-	if reflect.DeepEqual(facts, s.knowledge.facts) && s.notices[noticeHost] == "" {
+	before := s.knowledge.facts
+	if s.takeFacts(facts, whole); reflect.DeepEqual(before, s.knowledge.facts) && s.notices[noticeHost] == "" {
 		return
 	}
-	s.knowledge.facts = facts
 	s.replan(s.ctx)
 	s.followPath()
 }

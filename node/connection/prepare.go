@@ -36,31 +36,32 @@ func gather(ctx context.Context, client *kube.Client, root *helper.Client) (know
 	work.Go(func() { rights = client.CheckRights(ctx) })
 	work.Go(func() { k.user, user = client.Whoami(ctx) })
 	work.Go(func() { k.policy, team = client.Policy(ctx) })
-	work.Go(func() { k.facts, facts = readHost(ctx, root) })
+	work.Go(func() { k.facts, _, facts = readHost(ctx, root) })
 	work.Go(func() { k.resolver, resolver = hostdns.Read(resolvConf) })
 	work.Wait()
 	return k, cmp.Or(rights, user, team, facts, resolver)
 }
 
-// readHost reads what steers packets on this host. What only root may read is asked of the helper; if
-// that is nil, it is read with the rights of this process. Not to get it is a warning of the facts.
-func readHost(ctx context.Context, root *helper.Client) (policy.Facts, error) {
-	facts, err := routefacts.Read(ctx)
+// readHost reads what steers packets on this host. What only root may read, the IPsec policies, is asked
+// of the helper; if that is nil, it is read with the rights of this process. The facts are not whole, and
+// have a warning, without it.
+func readHost(ctx context.Context, root *helper.Client) (facts policy.Facts, whole bool, err error) {
+	facts, err = routefacts.Read(ctx)
 	if err != nil {
-		return facts, err
+		return facts, false, err
 	}
-	ipsec := helper.IPsec{}
+	ipsec, failed := helper.IPsec{}, error(nil)
 	if root != nil {
-		ipsec, err = root.IPsec(ctx)
+		ipsec, failed = root.IPsec(ctx)
 	} else {
-		ipsec.Policies, ipsec.Warnings, err = routefacts.ReadIPsec(ctx)
+		ipsec.Policies, ipsec.Warnings, failed = routefacts.ReadIPsec(ctx)
 	}
 	facts.IPsec = ipsec.Policies
 	facts.Warnings = append(facts.Warnings, ipsec.Warnings...)
-	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
-		facts.Warnings = append(facts.Warnings, fmt.Sprintf("the IPsec policies of this host are not known and left out of the plan: %v", err))
+	if whole = failed == nil || errors.Is(failed, errors.ErrUnsupported); !whole {
+		facts.Warnings = append(facts.Warnings, fmt.Sprintf("the IPsec policies of this host are not known: %v", failed))
 	}
-	return facts, nil
+	return facts, whole, nil
 }
 
 // protected lists the addresses whose packets must keep the way they had: those that carry the

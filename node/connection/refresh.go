@@ -23,7 +23,7 @@ func (s *Session) refresh(ctx context.Context) {
 		s.log.Info("the API server was reached at another address", "addresses", s.kube.Dialled())
 		s.followHost(ctx)
 	}
-	if s.notices[noticeHost] != "" && s.ticks%applyEvery == 0 {
+	if (s.notices[noticeHost] != "" || s.notices[noticeHostWatch] != "") && s.ticks%applyEvery == 0 {
 		s.followHost(ctx)
 	}
 	if s.state == api.Reconnecting && s.carrier.Connected && s.ticks%askEvery == 0 {

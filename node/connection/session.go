@@ -67,7 +67,9 @@ type Session struct {
 	overlay   []netip.Prefix
 	addresses []netip.Addr
 	plan      policy.Plan
+	planner   policy.Planner
 	applied   bool           // the host follows a plan
+	inForce   policy.Plan    // the one that it was last brought to
 	protects  int            // how many dialled addresses the plan protects
 	proofs    proofs         // of what the plan says can be reached
 	path      string         // on which the carrier's packets leave the host, as far as routes tell
@@ -270,7 +272,10 @@ func (s *Session) judge() {
 	case s.mute():
 		s.setState(api.Reconnecting, "the gateway does not answer WireGuard's handshake")
 	default:
-		s.setState(api.Connected, "")
+		again := !s.up()
+		if s.setState(api.Connected, ""); again {
+			s.prove()
+		}
 	}
 }
 
