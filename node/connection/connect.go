@@ -85,11 +85,14 @@ func (s *Session) whyNot(ctx, limited context.Context, err error) error {
 
 // learn reads what has to be known.
 func (s *Session) learn(ctx context.Context) (err error) {
+	if err := s.checkOwn(); err != nil {
+		return err
+	}
 	s.kube, err = kube.Load(s.request.Kube)
 	if err != nil {
 		return err
 	}
-	// A bad file is told before anything is asked of the network.
+	// A bad extension, too, is told before anything is asked of the network.
 	if _, err := config.Layers(s.sources(nil)); err != nil {
 		return err
 	}

@@ -22,6 +22,18 @@ func (s *Session) sources(team *v1alpha1.Policy) config.Sources {
 	}
 }
 
+// checkOwn refuses bad flags, variables and files before anything else is looked at.
+func (s *Session) checkOwn() error {
+	layers, err := config.Layers(config.Sources{Flags: s.request.Flags, Environment: s.request.Environment, File: s.request.ConfigFile})
+	if err != nil {
+		return err
+	}
+	if _, _, err := policy.Merge(layers...); err != nil {
+		return failure.New(failure.Usage, err, "nothing was changed")
+	}
+	return nil
+}
+
 // usablePolicy returns p, or nil when the gateway found it wrong: a bad Policy is ignored as a whole.
 func (s *Session) usablePolicy(p *v1alpha1.Policy) *v1alpha1.Policy {
 	if len(p.Status.Problems) > 0 {

@@ -5,8 +5,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/culvert-dev/culvert/node/failure"
 	"github.com/culvert-dev/culvert/policy"
 )
 
@@ -108,5 +110,30 @@ func TestConsentFileThatIsDamagedIsKept(t *testing.T) {
 	}
 	if data, err := os.ReadFile(path); err != nil || string(data) != "{" {
 		t.Errorf("%q, %v", data, err)
+	}
+}
+
+func TestConflictLine(t *testing.T) {
+	c := policy.Conflict{
+		Subnet: netip.MustParsePrefix("10.130.0.0/16"), Kind: policy.KindServices, Resolution: policy.Allowed,
+		Claim: policy.Claim{Prefix: netip.MustParsePrefix("10.0.0.0/8"), Type: policy.Unicast, Interfaces: []string{"tun0"}},
+	}
+	if got := conflictLine(c); got != "10.130.0.0/16 services overlaps 10.0.0.0/8 on tun0: allowed" {
+		t.Error(got)
+	}
+	c.Claim.Type, c.Claim.Interfaces = policy.Blackhole, nil
+	if got := conflictLine(c); got != "10.130.0.0/16 services overlaps 10.0.0.0/8 (blackhole): allowed" {
+		t.Error(got)
+	}
+}
+
+// TestOwnSettingsAreCheckedFirst: a bad flag is told even where there is no kubeconfig.
+func TestOwnSettingsAreCheckedFirst(t *testing.T) {
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	var s Session
+	s.request.Kube.Kubeconfig = filepath.Join(t.TempDir(), "missing")
+	s.request.Flags.Routing.AllowConflictingSubnets = []string{"ten"}
+	if f := failure.Of(s.learn(t.Context())); f == nil || f.Code != failure.Usage || !strings.Contains(f.Text, "--allow-conflicting-subnets") {
+		t.Errorf("%+v", f)
 	}
 }

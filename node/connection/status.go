@@ -8,6 +8,7 @@ import (
 
 	"github.com/culvert-dev/culvert/internal/version"
 	"github.com/culvert-dev/culvert/node/api"
+	"github.com/culvert-dev/culvert/policy"
 )
 
 // Status implements api.Handler: the snapshot of the latest event or tick, whichever was later.
@@ -48,7 +49,7 @@ func (s *Session) publish() {
 		status.Routes = append(status.Routes, api.Route{Prefix: route.Prefix, Kind: string(route.Kind), Reason: route.Reason})
 	}
 	for _, conflict := range s.plan.Conflicts {
-		status.Conflicts = append(status.Conflicts, fmt.Sprintf("%s %s overlaps %s on %s: %s", conflict.Subnet, conflict.Kind, conflict.Claim.Prefix, strings.Join(conflict.Claim.Interfaces, ", "), conflict.Resolution))
+		status.Conflicts = append(status.Conflicts, conflictLine(conflict))
 	}
 	if s.dns != nil {
 		status.DNS = s.dnsStatus()
@@ -96,4 +97,13 @@ func (s *Session) dnsStatus() api.DNS {
 		Queries:   stats.Queries,
 		Failures:  stats.ServFail,
 	}
+}
+
+// conflictLine says in one line what overlaps, and what became of it.
+func conflictLine(c policy.Conflict) string {
+	place := "(" + string(c.Claim.Type) + ")" // a blackhole or an IPsec policy has no interface
+	if len(c.Claim.Interfaces) > 0 {
+		place = "on " + strings.Join(c.Claim.Interfaces, ", ")
+	}
+	return fmt.Sprintf("%s %s overlaps %s %s: %s", c.Subnet, c.Kind, c.Claim.Prefix, place, c.Resolution)
 }
