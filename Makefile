@@ -32,7 +32,7 @@ test-fast: ## run the tests that need neither root nor a cluster
 test-race: ## run the tests of what runs in several goroutines under the race detector
 	CGO_ENABLED=1 $(GO) test -race -short ./dns/... ./gateway/... ./internal/... ./node/...
 
-test-fuzz: ## let every fuzz target look for new inputs for a moment (FUZZTIME=1s)
+test-fuzz: ## let every fuzz target look for new inputs for a moment (FUZZTIME=10000x)
 	scripts/fuzz/fuzz $(FUZZTIME)
 
 test-netns: ## run the tests with real packets in network namespaces (root)

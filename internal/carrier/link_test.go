@@ -93,7 +93,10 @@ func listen(t testing.TB, b *Bind, take func(p []byte, from conn.Endpoint)) {
 		bufs[i] = make([]byte, 2048)
 	}
 	sizes, eps := make([]int, len(bufs)), make([]conn.Endpoint, len(bufs))
+	done := make(chan struct{})
+	t.Cleanup(func() { _ = b.Close(); <-done }) // take may speak of t
 	go func() {
+		defer close(done)
 		for {
 			n, err := fns[0](bufs, sizes, eps)
 			if err != nil {

@@ -152,7 +152,7 @@ func (c *Client) Disconnect() {
 }
 
 // Events returns what the helper notices. It is closed when the helper ends. A reader that is behind
-// misses the oldest events; of each kind the last one counts.
+// misses events that later ones of the same kind replace.
 func (c *Client) Events() <-chan Event { return c.events }
 
 // Done is closed when the helper has ended or the client was disconnected.

@@ -49,19 +49,52 @@ func (c *Client) deliver(a answer) {
 	ch <- a // has room for the one answer
 }
 
-// deliverEvent queues an event, dropping the oldest when nobody reads.
+// deliverEvent queues an event. When nobody reads, of each kind only the last is kept: a storm of one kind
+// costs no event of another.
 func (c *Client) deliverEvent(e Event) {
-	for {
+	select {
+	case c.events <- e:
+		return
+	default:
+	}
+	var waiting []Event
+	for drained := false; !drained; {
 		select {
-		case c.events <- e:
-			return
+		case w := <-c.events:
+			waiting = append(waiting, w)
 		default:
-		}
-		select {
-		case <-c.events:
-		default:
+			drained = true
 		}
 	}
+	for _, w := range lastOfEachKind(append(waiting, e)) {
+		c.events <- w // there are fewer kinds than places, and only this goroutine sends
+	}
+}
+
+// lastOfEachKind returns the events that no later one of the same kind replaces, in their order.
+func lastOfEachKind(events []Event) []Event {
+	last := map[string]int{}
+	for i, e := range events {
+		last[e.kind()] = i
+	}
+	var out []Event
+	for i, e := range events {
+		if last[e.kind()] == i {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// kind says what an event is about; a later one of the same kind makes an earlier one needless.
+func (e Event) kind() string {
+	switch {
+	case e.Host != nil:
+		return "host"
+	case e.Contested != nil:
+		return "contest " + string(e.Contested.Kind)
+	}
+	return "IPsec"
 }
 
 // readAnswer reads one message and the descriptors on its first bytes.

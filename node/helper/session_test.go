@@ -324,13 +324,3 @@ func TestRequestWhoseContextEnds(t *testing.T) {
 		t.Errorf("%v, want the cancellation", err)
 	}
 }
-
-func TestEventsBehindAreTheOldest(t *testing.T) {
-	c := &Client{events: make(chan Event, 2)}
-	for range 5 {
-		c.deliverEvent(Event{})
-	}
-	if len(c.events) != 2 {
-		t.Errorf("%d events queued, want 2", len(c.events))
-	}
-}

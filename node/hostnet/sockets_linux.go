@@ -30,25 +30,26 @@ const diagStates = 0xfff &^ (1<<6 | 1<<7 | 1<<10)
 // DestroySockets ends sockets. It asks the kernel for all of them and picks here, by far the smaller
 // part of the work.
 func (h *linuxHost) DestroySockets(sources []netip.Addr, targets []netip.Prefix) (int, error) {
-	destroyed := 0
+	destroyed, failed := 0, error(nil)
 	for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-			sockets, err := listSockets(family, protocol, sources, targets)
-			if err != nil {
-				return destroyed, err
-			}
-			for _, id := range sockets {
-				ok, err := destroySocket(family, protocol, id)
-				if err != nil {
-					return destroyed, err
-				}
-				if ok {
-					destroyed++
-				}
-			}
+			n, err := destroyKind(family, protocol, sources, targets)
+			destroyed, failed = destroyed+n, errors.Join(failed, err) // a kernel may have one and not the other
 		}
 	}
-	return destroyed, nil
+	return destroyed, failed
+}
+
+// destroyKind ends the sockets of one family and protocol.
+func destroyKind(family, protocol uint8, sources []netip.Addr, targets []netip.Prefix) (destroyed int, failed error) {
+	sockets, failed := listSockets(family, protocol, sources, targets)
+	for _, id := range sockets {
+		ok, err := destroySocket(family, protocol, id)
+		if failed = errors.Join(failed, err); ok {
+			destroyed++
+		}
+	}
+	return destroyed, failed
 }
 
 // listSockets returns the IDs of the sockets from sources to targets.
