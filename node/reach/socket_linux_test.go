@@ -97,7 +97,7 @@ func closedPort(t *testing.T, a netip.Addr) uint16 {
 	}
 	defer unix.Close(fd)
 	if err := unix.Bind(fd, at); err != nil {
-		t.Skipf("no %v on this host: %v", a, err)
+		t.Skipf("NOT RUN: PROBES TO %v, FOR WANT OF IT ON THIS HOST: %v", a, err)
 	}
 	bound, err := unix.Getsockname(fd)
 	if err != nil {
