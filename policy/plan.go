@@ -63,10 +63,16 @@ type Plan struct {
 	// them, or because a connected network has them, as few prefixes as possible. Names that resolve into them are withheld, and
 	// connections into them that went through the tunnel are reset.
 	Yielded []netip.Prefix `json:"yielded"`
+	// Virtualized are the wanted addresses that programs reach by virtual ones only, as few prefixes as
+	// possible: names that resolve into them are answered with the virtual addresses.
+	Virtualized []netip.Prefix `json:"virtualized,omitempty"`
 	// Protected are those protected prefixes that would otherwise have gone through the tunnel.
 	Protected []Protected `json:"protected"`
 	// Twins are the prefixes under which the cluster's subnets can be reached beside their own.
 	Twins []Twin `json:"twins,omitempty"`
+	// Pools are what the virtual addresses of pooled twins are taken from, one per family that has such
+	// twins.
+	Pools []netip.Prefix `json:"pools,omitempty"`
 	// Warnings are sentences for people: what could not be read, what is less than was asked for.
 	Warnings []string `json:"warnings"`
 	// Trace is a line of key=value pairs per family, for logs.

@@ -14,14 +14,18 @@ const DefaultLookupTimeout = 4 * time.Second
 type Settings struct {
 	// Routing is all of the section routing, as one list of rules.
 	Routing []RoutingRule `json:"routing,omitempty"`
-	// OnConflict is what becomes of overlaps that no rule settles: [ResolveError], also if empty, or
-	// [ResolveYield]; and who said so.
+	// OnConflict is what becomes of overlaps that no rule settles: [ResolveError], also if empty,
+	// [ResolveYield] or [ResolveVirtualize]; and who said so.
 	OnConflict     Resolve `json:"onConflict,omitempty"`
 	OnConflictFrom Origin  `json:"onConflictFrom,omitzero"`
 	// ServiceSubnets and PodSubnets replace what the gateway discovered; empty means they do not.
 	ServiceSubnets []netip.Prefix `json:"serviceSubnets,omitempty"`
 	PodSubnets     []netip.Prefix `json:"podSubnets,omitempty"`
-	DNS            DNSSettings    `json:"dns"`
+	// VirtualSubnet and VirtualIPv6Subnet are what virtual addresses are taken from; not valid means
+	// that ChooseVirtual finds one.
+	VirtualSubnet     netip.Prefix `json:"virtualSubnet,omitzero"`
+	VirtualIPv6Subnet netip.Prefix `json:"virtualIPv6Subnet,omitzero"`
+	DNS               DNSSettings  `json:"dns"`
 	// MTU is in bytes of the inner IP packet; 0 means it is derived from the route.
 	MTU int `json:"mtu,omitempty"`
 	// Narrowed is what was asked for beyond what the team's Policy enforces, and is not in force.
@@ -56,6 +60,12 @@ const (
 	ResolveNever Resolve = "never"
 	// ResolveYield leaves what others route in the prefix to them; the rest of it is the cluster's.
 	ResolveYield Resolve = "yield"
+	// ResolveVirtualize hides what others route in the prefix behind virtual addresses; the rest of it is
+	// reached by its own.
+	ResolveVirtualize Resolve = "virtualize"
+	// ResolveVia hides the whole prefix behind virtual addresses, whoever routes it, and has the workload
+	// in [RoutingRule.Via] reach it. It comes from proxyVia.
+	ResolveVia Resolve = "via"
 	// ResolveError refuses to connect over a conflict. It is a default only, never a rule's.
 	ResolveError Resolve = "error"
 )
@@ -66,7 +76,9 @@ type RoutingRule struct {
 	Prefix  netip.Prefix `json:"prefix,omitzero"`
 	Symbol  Symbol       `json:"symbol,omitempty"`
 	Resolve Resolve      `json:"resolve"`
-	Origin  Origin       `json:"origin"`
+	// Via is the workload of a [ResolveVia]: "gateway".
+	Via    string `json:"via,omitempty"`
+	Origin Origin `json:"origin"`
 	// Enforced says that no other source may say otherwise: the team's Policy enforces it.
 	Enforced bool `json:"enforced,omitempty"`
 }

@@ -27,9 +27,13 @@ type Virtual struct {
 type Twin struct {
 	Real netip.Prefix `json:"real"`
 	Kind SubnetKind   `json:"kind"`
-	// Virtual is as long as Real. It is not valid if there is none, and Reason says why.
+	// Virtual is as long as Real, in 240.0.0.0/4 or fc00::/7, and what stands on the wire: the gateway
+	// translates it to Real and back. It is not valid if there is none, and Reason says why.
 	Virtual netip.Prefix `json:"virtual,omitzero"`
-	Reason  string       `json:"reason,omitempty"`
+	// Pooled says that programs on this host cannot use Virtual itself: addresses leased from one of
+	// [Plan.Pools] stand for those of it, one by one.
+	Pooled bool   `json:"pooled,omitempty"`
+	Reason string `json:"reason,omitempty"`
 }
 
 // share is how much of the virtual subnet one twin may take, as a difference in length: 1/16.
