@@ -357,3 +357,56 @@ func TestInterruptedUp(t *testing.T) {
 		}
 	}
 }
+
+// Two labs with the same addresses throughout, and a workstation that reaches
+// the API servers of both.
+func TestJoinedLabs(t *testing.T) {
+	near, far := testName()+"-near", testName()+"-far"
+	before := look(t, near)
+	t.Cleanup(func() { _, _ = code("down", "--name", near), code("down", "--name", far) })
+	for _, name := range []string{near, far} {
+		output(t, "up", "--light", "--name", name)
+		output(t, "kubectl", "--name", name, "create", "configmap", "whose", "--from-literal=lab="+name)
+	}
+	netns := append(namespaces(t, statusOf(t, near)), namespaces(t, statusOf(t, far))...)
+	untouched := output(t, "snapshot", "--name", near, "ws")
+	for range 2 { // the second time changes nothing
+		joined := strings.TrimSpace(output(t, "join", "--name", near, far))
+		for path, want := range map[string]string{joined: far, statusOf(t, near).Kubeconfig: near} {
+			if got := whose(t, near, path); got != want {
+				t.Errorf("%s leads to lab %q, want %q", path, got, want)
+			}
+		}
+	}
+	if after := output(t, "snapshot", "--name", near, "ws"); after != untouched {
+		t.Errorf("joining changed the workstation:\n%s\n%s", untouched, after)
+	}
+	if code("join", "--name", near, near) != 2 || code("join", "--name", near, "no-such-lab") != 1 {
+		t.Error("a lab can be joined with itself, or with one that is not there")
+	}
+	output(t, "down", "--name", far)
+	output(t, "up", "--light", "--name", far)
+	output(t, "kubectl", "--name", far, "create", "configmap", "whose", "--from-literal=lab=anew")
+	if got := whose(t, near, strings.TrimSpace(output(t, "join", "--name", near, far))); got != "anew" {
+		t.Errorf("joined again, it leads to lab %q", got)
+	}
+	output(t, "down", "--name", far)
+	checkGone(t, near, before, netns)
+}
+
+// whose returns what the cluster that a kubeconfig leads to on the workstation
+// is called.
+func whose(t *testing.T, name, kubeconfig string) string {
+	t.Helper()
+	curl := `fetch() { awk -v k="$1:" '$1 == k {print $2}' "$2" | base64 -d; }
+cd "$(mktemp -d)" && fetch certificate-authority-data %[1]s >ca && fetch client-certificate-data %[1]s >crt && fetch client-key-data %[1]s >key
+server=$(awk '$1 == "server:" {print $2}' %[1]s); host=${server#https://}
+curl -sS -m5 --cacert ca --cert crt --key key --connect-to kubernetes:6443:$host https://kubernetes:6443/api/v1/namespaces/default/configmaps/whose
+rm -rf "$PWD"`
+	var answer struct{ Data struct{ Lab string } }
+	out := ws(t, name, fmt.Sprintf(curl, kubeconfig))
+	if err := json.Unmarshal([]byte(out), &answer); err != nil {
+		t.Fatalf("%s: %v\n%s", kubeconfig, err, out)
+	}
+	return answer.Data.Lab
+}

@@ -99,7 +99,7 @@ scripts/lab/README.md draws the network.`,
 	root.PersistentFlags().StringVar(&a.name, "name", name, "which lab; several may be up (default from $CULVERT_LAB_NAME, else lab)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(a.up(), a.down(), a.status(), a.exec(), a.kubectl(), a.kubeconfig(), a.vpn(), a.load(), a.snapshot(), a.build(), a.deps(), labnetHelp())
+	root.AddCommand(a.up(), a.down(), a.status(), a.exec(), a.kubectl(), a.kubeconfig(), a.join(), a.vpn(), a.load(), a.snapshot(), a.build(), a.deps(), labnetHelp())
 	return root
 }
 

@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/base64"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -37,6 +38,12 @@ func AdminKubeconfig(l *state.Lab) string { return l.Path("kubeconfig") }
 // writeKubeconfig writes a kubeconfig for the certificate called cert, readable
 // by root and uid.
 func writeKubeconfig(l *state.Lab, path, user, cert string, uid int) error {
+	return writeKubeconfigFor(l, path, user, cert, uid, topology.APIServer().String())
+}
+
+// writeKubeconfigFor is writeKubeconfig for clients that know the API server by
+// another address; further lines of its entry may follow that.
+func writeKubeconfigFor(l *state.Lab, path, user, cert string, uid int, server string) error {
 	pair, err := pki.Read(pkiDir(l), cert)
 	if err != nil {
 		return err
@@ -46,7 +53,7 @@ func writeKubeconfig(l *state.Lab, path, user, cert string, uid int) error {
 		return err
 	}
 	b64 := base64.StdEncoding.EncodeToString
-	text := fmt.Sprintf(kubeconfigForm, topology.APIServer(), b64(ca), user, b64(pair.CertPEM()), b64(pair.KeyPEM()))
+	text := fmt.Sprintf(kubeconfigForm, server, b64(ca), user, b64(pair.CertPEM()), b64(pair.KeyPEM()))
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
@@ -73,6 +80,16 @@ func UserKubeconfig(l *state.Lab, user string, groups []string) (string, error) 
 	}
 	path := l.Path("users", user+".kubeconfig")
 	return path, writeKubeconfig(l, path, user, "user-"+user, devUID)
+}
+
+// JoinedKubeconfig makes (or makes anew) the kubeconfig with which hosts of near
+// reach far's cluster as its administrator, where they know far's first node by
+// the address node. The API server's certificate does not name that one; clients
+// look for a name that it does have. It returns the path.
+func JoinedKubeconfig(near, far *state.Lab, node netip.Addr) (string, error) {
+	path := near.Path("joined", far.Name+".kubeconfig")
+	server := fmt.Sprintf("%s\n    tls-server-name: kubernetes", netip.AddrPortFrom(node, topology.APIServer().Port()))
+	return path, writeKubeconfigFor(far, path, "admin", "admin", devUID, server)
 }
 
 // Client returns a client with the administrator's rights that dials from the

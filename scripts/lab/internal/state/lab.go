@@ -28,6 +28,9 @@ type Lab struct {
 	Complete bool    `json:"complete"` // `lab up` ran to its end
 
 	VPN VPN `json:"vpn"`
+	// Joins numbers the links of this lab's router to those of other labs, by
+	// their names.
+	Joins map[string]int `json:"joins,omitempty"`
 }
 
 // VPN is the VPN's present state.

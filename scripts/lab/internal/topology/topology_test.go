@@ -91,3 +91,23 @@ func TestMakeIsConsistent(t *testing.T) {
 		}
 	}
 }
+
+// Joins must meet neither each other nor any network of a lab.
+func TestJoinsLieApart(t *testing.T) {
+	var taken []netip.Prefix
+	for _, h := range Make(1, nil).Hosts {
+		for _, a := range h.Addrs {
+			taken = append(taken, a.Prefix.Masked())
+		}
+	}
+	for n := range MaxJoins {
+		p := JoinNet(n)
+		if slices.ContainsFunc(taken, p.Overlaps) || p != p.Masked() || !p.Contains(JoinNode(n)) {
+			t.Errorf("join %d: %s with %s meets another network or is none", n, p, JoinNode(n))
+		}
+		taken = append(taken, p)
+	}
+	if rules := FarRules(3); !strings.Contains(rules, `iifname "join3" ip daddr 192.0.2.14 dnat to 10.50.0.11`) {
+		t.Errorf("the far router's rules:\n%s", rules)
+	}
+}
