@@ -12,10 +12,12 @@ const (
 	ProtoICMP        = 1
 	ProtoTCP         = 6
 	ProtoUDP         = 17
+	ProtoDCCP        = 33
 	ProtoRouting     = 43
 	ProtoFragment    = 44
 	ProtoICMPv6      = 58
 	ProtoDestination = 60
+	ProtoUDPLite     = 136
 )
 
 // Lengths of headers without options, in bytes.
@@ -82,19 +84,28 @@ func Parse(b []byte) (Header, error) {
 }
 
 func parse4(b []byte) (Header, error) {
+	h, err := header4(b)
+	switch {
+	case err != nil:
+		return Header{}, err
+	case h.Len > len(b):
+		return Header{}, ErrTooShort
+	}
+	return h, h.checkFragment()
+}
+
+// header4 reads an IPv4 header. What follows it may be shorter than the header says.
+func header4(b []byte) (Header, error) {
 	if len(b) < IPv4HeaderLen {
 		return Header{}, ErrTooShort
 	}
 	headerLen := int(b[0]&0x0f) * 4
 	total := int(binary.BigEndian.Uint16(b[2:]))
-	switch {
-	case headerLen < IPv4HeaderLen || headerLen > total:
+	if headerLen < IPv4HeaderLen || headerLen > total {
 		return Header{}, ErrHeaderLength
-	case total > len(b):
-		return Header{}, ErrTooShort
 	}
 	fragment := binary.BigEndian.Uint16(b[6:])
-	h := Header{
+	return Header{
 		Src:            netip.AddrFrom4([4]byte(b[12:16])),
 		Dst:            netip.AddrFrom4([4]byte(b[16:20])),
 		Proto:          b[9],
@@ -104,18 +115,32 @@ func parse4(b []byte) (Header, error) {
 		FragmentOffset: int(fragment&0x1fff) * 8,
 		FragmentID:     uint32(binary.BigEndian.Uint16(b[4:])),
 		MoreFragments:  fragment&0x2000 != 0,
-	}
-	return h, h.checkFragment()
+	}, nil
 }
 
 // maxExtensionHeaders is far more than honest packets carry.
 const maxExtensionHeaders = 8
 
 func parse6(b []byte) (Header, error) {
+	h, err := header6(b)
+	switch {
+	case err != nil:
+		return Header{}, err
+	case h.Len > len(b):
+		return Header{}, ErrTooShort
+	}
+	if err := h.extensions(b[:h.Len]); err != nil {
+		return Header{}, err
+	}
+	return h, h.checkFragment()
+}
+
+// header6 reads an IPv6 header without its extensions. What follows it may be shorter than the header says.
+func header6(b []byte) (Header, error) {
 	if len(b) < IPv6HeaderLen {
 		return Header{}, ErrTooShort
 	}
-	h := Header{
+	return Header{
 		Src:           netip.AddrFrom16([16]byte(b[8:24])),
 		Dst:           netip.AddrFrom16([16]byte(b[24:40])),
 		TTL:           b[7],
@@ -123,20 +148,18 @@ func parse6(b []byte) (Header, error) {
 		PayloadOffset: IPv6HeaderLen,
 		Proto:         b[6],
 		nextHeaderAt:  6,
-	}
-	if h.Len > len(b) {
-		return Header{}, ErrTooShort
-	}
+	}, nil
+}
+
+// extensions steps over the IPv6 extension headers; after an error, as far as it came.
+func (h *Header) extensions(b []byte) error {
 	for range maxExtensionHeaders {
-		more, err := h.extension(b[:h.Len])
-		if err != nil {
-			return Header{}, err
-		}
-		if !more {
-			return h, h.checkFragment()
+		more, err := h.extension(b)
+		if err != nil || !more {
+			return err
 		}
 	}
-	return Header{}, ErrTooManyHeaders
+	return ErrTooManyHeaders
 }
 
 // extension steps over one IPv6 extension header and reports whether there was one.
