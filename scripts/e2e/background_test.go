@@ -13,8 +13,14 @@ import (
 // returns what ends it and waits.
 func (l *lab) background(t *testing.T, out io.Writer, argv ...string) (stop func()) {
 	t.Helper()
+	return l.backgroundOn(t, "ws", out, argv...)
+}
+
+// backgroundOn is background on any host of the lab.
+func (l *lab) backgroundOn(t *testing.T, host string, out io.Writer, argv ...string) (stop func()) {
+	t.Helper()
 	// `lab exec` becomes the command, so that the process started here is the command.
-	argv = l.WSCommand(nil, argv...)
+	argv = l.HostCommand(host, nil, argv...)
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdout = out
 	if err := cmd.Start(); err != nil {

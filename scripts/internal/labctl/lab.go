@@ -36,9 +36,14 @@ func (l *Lab) KubectlInput(input string, args ...string) Result {
 // WSCommand is the command line that runs argv on the workstation as root, with this build in its
 // PATH and env, entries NAME=VALUE, in its environment. The started process becomes argv.
 func (l *Lab) WSCommand(env []string, argv ...string) []string {
+	return l.HostCommand("ws", append([]string{"KUBECONFIG=" + l.Kubeconfig}, env...), argv...)
+}
+
+// HostCommand is WSCommand for any host of the lab, without a kubeconfig.
+func (l *Lab) HostCommand(host string, env []string, argv ...string) []string {
 	args := []string{
-		filepath.Join(l.Bin, "lab"), "--name", l.Name, "exec", "ws", "--",
-		"env", "PATH=" + l.Bin + ":" + os.Getenv("PATH"), "KUBECONFIG=" + l.Kubeconfig,
+		filepath.Join(l.Bin, "lab"), "--name", l.Name, "exec", host, "--",
+		"env", "PATH=" + l.Bin + ":" + os.Getenv("PATH"),
 	}
 	return append(append(args, env...), argv...)
 }

@@ -32,7 +32,9 @@ var commands = []command{
 	{"pingpong", "HOST:PORT", "TCP round trips of small messages on one connection (7000)", setupPingPong},
 	{"http", "URL", "GETs, each on a new connection", setupHTTP},
 	{"put", "URL", "PUTs of random bodies that must come back byte-identical (/upload)", setupPut},
+	{"reached", "PATTERN:PORT", "reach names that differ in a number, or an address (7002): does the right one answer?", setupReached},
 	{"session", "HOST:PORT", "one TCP connection echoing at an interval (7000): does it live through a gap?", setupSession},
+	{"hold", "HOST:PORT", "idle and busy TCP connections (7000) kept until each is ended by others", setupHold},
 	{"stall", "HOST:PORT", "open connections to a source port (7011) and never read", setupStall},
 }
 
@@ -60,17 +62,19 @@ func usage(out io.Writer) {
 	for _, c := range commands {
 		fmt.Fprintf(out, "  %-28s %s\n", strings.TrimSpace(c.name+" "+c.args), c.about)
 	}
-	fmt.Fprint(out, `
+	_, _ = io.WriteString(out, `
 examples:
   labnet up --duration 5s echo.default:7010
   labnet connections --count 1000 echo.default:7000
   labnet short --count 20000 --close server echo.default:7001
   labnet udp --size 9000 --count 100 echo.default:7000
+  labnet reached --count 100 --first 10.132.128.0 e%d.many.default.svc.cluster.local:7002
   labnet put --size 20971520 --count 13 --parallel 13 http://echo.default/upload
 
 The server's ports: 8080 HTTP (/ /ip /bytes?n=N /upload /sha /slow?ms=N /close /healthz),
-7000 TCP and UDP echo, 7001 writes a line and closes, 7010 discards, 7011 sends
-without end, and 9999 on the loopback alone answers a fixed text.
+7000 TCP and UDP echo, 7001 writes a line and closes, 7002 (TCP and UDP) tells the
+address it was reached at, 7010 discards, 7011 sends without end, and 9999 on the
+loopback alone answers a fixed text.
 `)
 }
 

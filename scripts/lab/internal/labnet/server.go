@@ -19,6 +19,7 @@ const (
 	portHTTP     = "8080"
 	portEcho     = "7000" // TCP and UDP
 	portCloser   = "7001"
+	portReached  = "7002" // TCP and UDP
 	portDiscard  = "7010"
 	portSource   = "7011"
 	portLoopback = "9999"
@@ -40,7 +41,7 @@ func serve(ctx context.Context, loopback bool) error {
 	s := &server{conns: map[net.Conn]bool{}, failed: make(chan error, 16)}
 	defer s.close()
 	for port, handle := range map[string]func(net.Conn){
-		portEcho: echoTCP, portCloser: closeFirst, portDiscard: discard, portSource: source,
+		portEcho: echoTCP, portCloser: closeFirst, portReached: reached, portDiscard: discard, portSource: source,
 	} {
 		if err := s.listen("tcp", ":"+port, handle); err != nil {
 			return err
@@ -51,8 +52,10 @@ func serve(ctx context.Context, loopback bool) error {
 			return err
 		}
 	}
-	if err := s.serveUDP(); err != nil {
-		return err
+	for port, answer := range map[string]answer{portEcho: echoUDP, portReached: reachedUDP} {
+		if err := s.serveUDP(port, answer); err != nil {
+			return err
+		}
 	}
 	if err := s.serveHTTP(); err != nil {
 		return err
@@ -158,6 +161,13 @@ func echoTCP(c net.Conn) { _, _ = io.Copy(c, c) }
 // leaves TIME_WAIT on this side.
 func closeFirst(c net.Conn) { _, _ = io.WriteString(c, "bye\n") }
 
+// reached tells the address at which it was reached, in a line, and closes.
+func reached(c net.Conn) {
+	if addr, ok := c.LocalAddr().(*net.TCPAddr); ok {
+		_, _ = fmt.Fprintln(c, addr.AddrPort().Addr().Unmap())
+	}
+}
+
 func discard(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
 
 func source(c net.Conn) {
@@ -167,31 +177,6 @@ func source(c net.Conn) {
 			return
 		}
 	}
-}
-
-// serveUDP echoes every datagram from the address it was sent to.
-func (s *server) serveUDP() error {
-	conn, err := net.ListenPacket("udp", ":"+portEcho)
-	if err != nil {
-		return err
-	}
-	s.own(conn)
-	if udp, ok := conn.(*net.UDPConn); ok {
-		_ = udp.SetReadBuffer(4 << 20) // bursts of large datagrams; the kernel caps it
-	}
-	s.wait.Go(func() {
-		buf := make([]byte, 64<<10)
-		for {
-			n, from, err := conn.ReadFrom(buf)
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if err == nil {
-				_, _ = conn.WriteTo(buf[:n], from)
-			}
-		}
-	})
-	return nil
 }
 
 func (s *server) serveHTTP() error {

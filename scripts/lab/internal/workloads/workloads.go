@@ -1,6 +1,7 @@
 // Package workloads renders what runs in the lab's cluster from the start:
 // CoreDNS with a name that answers loopback addresses, echo in two replicas with
-// a service and a headless one, and the stateful set web.
+// a service and a headless one (of both families also one of IPv6 alone), and the
+// stateful set web.
 package workloads
 
 import (

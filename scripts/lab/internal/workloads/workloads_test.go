@@ -14,11 +14,11 @@ func TestRender(t *testing.T) {
 		{
 			"single stack", Values{DNS: "10.130.0.10", Upstream: "10.20.0.53", Replicas: 2},
 			[]string{"clusterIP: 10.130.0.10\n", "replicas: 2", "forward . 10.20.0.53", "127.0.0.1 loop.test.cluster.local", "ipFamilyPolicy: SingleStack"},
-			[]string{"clusterIPs", "RequireDualStack", "<no value>"},
+			[]string{"clusterIPs", "RequireDualStack", "echo-six", "<no value>"},
 		},
 		{
 			"light dual stack", Values{DNS: "10.130.0.10", DNS6: "fd00::a", Upstream: "10.20.0.53", Replicas: 1, DualStack: true},
-			[]string{`clusterIPs: [10.130.0.10, "fd00::a"]`, "replicas: 1", "ipFamilies: [IPv4, IPv6]"},
+			[]string{`clusterIPs: [10.130.0.10, "fd00::a"]`, "replicas: 1", "ipFamilies: [IPv4, IPv6]", "ipFamilies: [IPv6]"},
 			[]string{"replicas: 2", "SingleStack", "<no value>"},
 		},
 	}
