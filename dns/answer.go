@@ -3,13 +3,15 @@ package dns
 import (
 	"encoding/binary"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	wire "github.com/miekg/dns"
 )
 
 // answer is what is known about a question, apart from what differs between those who ask: the message's id, the
-// spelling of the name, the flags copied from the query, the age of the TTLs. It does not change once made.
+// spelling of the name, the flags copied from the query, the age of the TTLs. It does not change once made, but for
+// shown.
 type answer struct {
 	flags  uint16    // header flags without those copied from the query
 	counts [3]uint16 // records in body: answer, authority, additional
@@ -18,8 +20,14 @@ type answer struct {
 	opt    []byte    // the OPT record for those who sent one; nil for none
 	ownOPT bool      // opt is ours: it repeats the DO bit of the query
 
-	source Source       // who answered; SourceNone if nobody was asked, or nobody could tell
-	addrs  []netip.Addr // of the cluster's answers: the addresses named anywhere, some of which may be withheld
+	source Source // who answered; SourceNone if nobody was asked, or nobody could tell
+	// Of the cluster's answers: the name it was asked for, in lower case; the addresses named anywhere, some of which
+	// may be hidden or withheld; and those among them that only a virtual address may stand for.
+	name    string
+	addrs   []netip.Addr
+	excused []netip.Addr
+
+	shown atomic.Pointer[shown] // what clients get of it, if that is something else and known
 
 	born time.Time
 	life time.Duration // from born on; 0 must not be remembered

@@ -76,5 +76,10 @@ func (c *cache) len() int {
 }
 
 func (e *entry) size() int {
-	return len(e.key) + cap(e.answer.body) + len(e.answer.opt) + 2*len(e.answer.ttls) + addrBytes*cap(e.answer.addrs) + entryOverhead
+	a := e.answer
+	bytes := cap(a.body) + len(a.opt) + 2*len(a.ttls) + addrBytes*cap(a.addrs)
+	if len(a.addrs) > 0 {
+		bytes *= 2 // what clients get of it may be another answer: see shown
+	}
+	return len(e.key) + len(a.name) + bytes + addrBytes*cap(a.excused) + entryOverhead
 }

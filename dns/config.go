@@ -29,6 +29,20 @@ type Config struct {
 	// Answers of the host's own resolvers, and PTR records, stay as they are. A change takes effect with the next
 	// reply and costs nothing of what is remembered.
 	Withheld []Withheld
+	// Twins are the cluster's prefixes that others stand for. The reverse names of Virtual are answered with those of
+	// Real. The cluster may name addresses in Real even if they lie in VirtualSubnets; those that mean this host, such
+	// as loopback and its own, clients get as virtual addresses only. Twins that are not valid are left out.
+	Twins []Twin
+	// Hidden are the prefixes whose addresses programs cannot use: in the cluster's answers, the address that the
+	// narrowest of Twins gives stands in place of each. Where there is none, what Withheld says holds, or the address is
+	// taken out. An answer that loses all it says so is replaced by SERVFAIL, as with Withheld. A change takes effect
+	// with the next reply and costs nothing of what is remembered.
+	Hidden []netip.Prefix
+	// VirtualSubnets are where virtual addresses come from. The cluster's answers lose the addresses in them.
+	VirtualSubnets []netip.Prefix
+	// Pools are the prefixes that the addresses leased from [Options.Pool] lie in. Their reverse names are answered
+	// with those of the addresses they stand for, and denied if they stand for none.
+	Pools []netip.Prefix
 	// Gateway are the addresses of the gateway's forwarder in the tunnel. Empty is the same as Up being false.
 	Gateway []netip.AddrPort
 	// Upstreams are the host's own resolvers in their order of preference.
@@ -74,6 +88,10 @@ func (c Config) normalized() Config {
 	c.Gateway = normalServers(c.Gateway)
 	c.Upstreams = normalServers(c.Upstreams)
 	c.Withheld = slices.Clone(c.Withheld)
+	c.Twins = normalTwins(c.Twins)
+	c.Hidden = normalPrefixes(c.Hidden)
+	c.VirtualSubnets = normalPrefixes(c.VirtualSubnets)
+	c.Pools = normalPrefixes(c.Pools)
 	if c.Ndots <= 0 {
 		c.Ndots = defaultNdots
 	}
@@ -102,7 +120,7 @@ func (c Config) Domains() []string {
 	if c.Connection != "" {
 		domains = append(domains, c.Connection+"."+aliasZone)
 	}
-	for _, prefix := range c.Reverse {
+	for _, prefix := range slices.Concat(c.Reverse, c.Pools, c.virtual()) {
 		domains = append(domains, ReverseZones(prefix)...)
 	}
 	for i := range domains {
@@ -116,12 +134,13 @@ func (c Config) Domains() []string {
 func (c *Config) sameRoutes(o *Config) bool {
 	return c.ClusterDomain == o.ClusterDomain && c.Namespace == o.Namespace && c.Connection == o.Connection &&
 		slices.Equal(c.Namespaces, o.Namespaces) && slices.Equal(c.IncludeSuffixes, o.IncludeSuffixes) &&
-		slices.Equal(c.Reverse, o.Reverse)
+		slices.Equal(c.Reverse, o.Reverse) && slices.Equal(c.Twins, o.Twins) && slices.Equal(c.Pools, o.Pools)
 }
 
 // sameCluster reports whether what the cluster answered under o still holds under c.
 func (c *Config) sameCluster(o *Config) bool {
-	return c.Up == o.Up && c.Generation == o.Generation && slices.Equal(c.Gateway, o.Gateway)
+	return c.Up == o.Up && c.Generation == o.Generation && slices.Equal(c.Gateway, o.Gateway) &&
+		slices.Equal(c.VirtualSubnets, o.VirtualSubnets) && sameReal(c.Twins, o.Twins)
 }
 
 // canonical returns name in lower case with one trailing dot, and "" for "" and the root.

@@ -1,10 +1,10 @@
 // Package dns is the resolver of the node: it listens on the addresses of the tunnel's own interface, asks the
 // cluster for the cluster's names and the host's own resolvers for everything else, and remembers the answers.
 //
-//	                     ┌─ cached ──────────────────────────────────────────────► withhold ─► reply
+//	                     ┌─ cached ────────────────────────────────────────────────────► hide, withhold ─► reply
 //	query ─► parse ──────┤
 //	(UDP, TCP)           └─ flight (one per question) ─► Route ─┬─► gateway  ─► rewrite, filter ─┐
-//	                                                            │      │ no such name            ├─► cache ─► withhold ─► reply
+//	                                                            │      │ no such name            ├─► cache ─► hide, withhold ─► reply
 //	                                                            │      ▼                         │
 //	                                                            └─► the host's resolvers ────────┘
 //
@@ -17,9 +17,18 @@
 // immutable snapshot replaced by [Server.Set]; caches and questions in flight belong to a snapshot, so an answer that
 // was asked for under one configuration is never given under another.
 //
-// Addresses that are left to another network ([Config.Withheld]) are taken out on the way to the client only: what is
-// remembered is the truth, and a name resolves again with the reply after the VPN has gone. [Server.Trace] sends its
-// questions the same way and tells what was found at each step.
+// Addresses that programs cannot use are changed on the way to the client only: what is remembered is the truth, and a
+// name resolves as before with the reply after the VPN has gone. In place of a hidden one ([Config.Hidden]) clients get
+// the virtual address that stands for it, by arithmetic ([Twin]) or leased from a [Pool]; one that is left to another
+// network ([Config.Withheld]) is taken out. What clients get is made once per answer and configuration and remembered
+// with the answer; only leases are renewed with every reply. Reverse names of virtual addresses are answered with the
+// names of the real ones. [Server.Trace] sends its questions the same way and tells what was found at each step.
+//
+// The cluster may not name this host's own addresses, nor virtual ones. Where its own prefixes hold such addresses
+// ([Twin].Real) they are remembered, and those of the host given as virtual addresses only.
+//
+// The pool belongs to whoever made it: this package neither opens nor closes it, nor does it configure what becomes of
+// packets to virtual addresses.
 //
 // The package does not configure the host to use the resolver; package hostdns does. The words are those of RFC 9499.
 package dns

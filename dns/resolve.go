@@ -36,6 +36,9 @@ func (s *Server) resolve(ctx context.Context, st *state, q *query, tcp bool, key
 	switch d.Source {
 	case SourceNone:
 		s.counters.local.Add(1)
+		if d.exists {
+			return failure(wire.RcodeSuccess, wire.ExtendedErrorCodeBlocked, d.Reason)
+		}
 		return failure(wire.RcodeNameError, wire.ExtendedErrorCodeBlocked, d.Reason)
 	case SourceUpstream:
 		a, err := s.askUpstream(ctx, st, q, tcp, upstreamLifetimes)
@@ -53,9 +56,20 @@ func (s *Server) resolve(ctx context.Context, st *state, q *query, tcp bool, key
 // decide decides about q, which asks about name.
 func (st *state) decide(q *query, name string) Decision {
 	if q.qclass == wire.ClassINET || q.qclass == wire.ClassANY {
-		return st.cfg.route(name, q.qtype)
+		return st.route(name, q.qtype)
 	}
 	return Decision{Source: SourceUpstream, Name: name, Reason: "not of the class IN"}
+}
+
+// route is [Route] with what the pool knows.
+func (st *state) route(name string, qtype uint16) Decision {
+	d := st.cfg.route(name, qtype)
+	if pool := st.outward.pool; pool != nil && d.vip.IsValid() {
+		if real, ok := pool.Real(d.vip); ok && st.outward.twins.contains(real) {
+			return st.cfg.reverseOf(real)
+		}
+	}
+	return d
 }
 
 // resolveCluster asks the cluster, and for names that may be meant otherwise the host's resolvers after it.
@@ -94,8 +108,16 @@ func unreachable(prefix string, err error) *answer {
 	return failure(wire.RcodeServerFailure, wire.ExtendedErrorCodeNoReachableAuthority, clip(prefix+err.Error()))
 }
 
-// clip keeps an extended error short enough for any reply: with the longest name there is room for it in 512 bytes.
-func clip(text string) string { return strings.ToValidUTF8(text[:min(len(text), 120)], "") }
+// clipBytes is the length of the longest text in an extended error: with the longest name there is room for it in 512
+// bytes.
+const clipBytes = 120
+
+// clip keeps an extended error short enough for any reply.
+func clip(text string) string { return clipTo(text, clipBytes) }
+
+func clipTo(text string, limit int) string {
+	return strings.ToValidUTF8(text[:min(len(text), limit)], "")
+}
 
 var errDown = errors.New("the tunnel to the cluster is down")
 
@@ -122,16 +144,16 @@ func (s *Server) askCluster(ctx context.Context, st *state, q *query, name, full
 	if err != nil {
 		return nil, fmt.Errorf("no answer from the cluster: %w", err)
 	}
-	return s.clusterAnswer(response, q, name, full)
+	return s.clusterAnswer(st, response, q, name, full)
 }
 
 // clusterAnswer turns the cluster's response about full into the answer about name.
-func (s *Server) clusterAnswer(response []byte, q *query, name, full string) (*answer, error) {
+func (s *Server) clusterAnswer(st *state, response []byte, q *query, name, full string) (*answer, error) {
 	m := new(wire.Msg)
 	if err := m.Unpack(response); err != nil {
 		return nil, fmt.Errorf("answer of the cluster for %s: %w", full, err)
 	}
-	removed, addrs := s.rewrite(m, q, name, full)
+	found := s.rewrite(st, m, q, name, full)
 	msg, err := m.Pack()
 	if err != nil {
 		return nil, fmt.Errorf("answer of the cluster for %s: %w", full, err)
@@ -141,34 +163,45 @@ func (s *Server) clusterAnswer(response []byte, q *query, name, full string) (*a
 		return nil, err
 	}
 	a.flags |= flagRA
-	a.source, a.addrs = SourceCluster, slices.Clip(addrs)
+	a.source, a.name = SourceCluster, wire.CanonicalName(full)
+	a.addrs, a.excused = slices.Clip(found.kept), slices.Clip(found.excused)
 	switch {
-	case len(removed) > 0:
-		text := fmt.Sprintf("the cluster named %s, which cannot be one of its addresses", removed[0])
-		a.opt, a.ownOPT = appendOPT(nil, 0, wire.ExtendedErrorCodeBlocked, clip(text)), true
+	case len(found.removed) > 0:
+		l := foreignLoss(found.removed[0])
+		a.opt, a.ownOPT = appendOPT(nil, 0, l.code, l.text), true
 	case a.opt == nil:
 		a.opt, a.ownOPT = appendOPT(nil, 0, 0, ""), true
 	}
 	return a, nil
 }
 
-// rewrite is what happens to every answer of the cluster before it is remembered. It returns the addresses taken
-// out and those left.
-func (s *Server) rewrite(m *wire.Msg, q *query, name, full string) (removed, kept []netip.Addr) {
+// found are the addresses in an answer of the cluster.
+type found struct{ removed, kept, excused []netip.Addr }
+
+// rewrite is what happens to every answer of the cluster before it is remembered. It returns the addresses taken out,
+// those left, and those left only because a virtual address may stand for them.
+func (s *Server) rewrite(st *state, m *wire.Msg, q *query, name, full string) found {
 	// One spelling of the asked name throughout lets the packer point to the question.
 	m.Question = []wire.Question{{Name: name, Qtype: q.qtype, Qclass: q.qclass}}
 	m.Compress = true
 	rename(m, full, name)
 	adoptSOA(m, name)
-	removed, kept = removeAddresses(m, s.foreign)
-	for _, addr := range removed {
+	var f found
+	f.removed, f.kept = removeAddresses(m, func(addr netip.Addr) bool {
+		foreign, real := s.foreign(addr), st.outward.twins.contains(addr)
+		if foreign && real {
+			f.excused = append(f.excused, addr)
+		}
+		return !real && (foreign || st.cfg.standIn(addr))
+	})
+	for _, addr := range f.removed {
 		s.counters.blocked.Add(1)
 		s.event(Event{Kind: AddressBlocked, Source: SourceCluster, Name: name, Addr: addr})
 	}
-	return removed, kept
+	return f
 }
 
-// foreign reports whether addr cannot belong to the cluster.
+// foreign reports whether addr, as it is, would lead a program to this host instead of to the cluster.
 func (s *Server) foreign(addr netip.Addr) bool {
 	return nobodys(addr) || s.opts.Own != nil && s.opts.Own(addr)
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	wire "github.com/miekg/dns"
 )
@@ -64,75 +65,98 @@ type rrset struct {
 	rtype uint16
 }
 
-// removeAddresses takes out of m every address that bad reports: A and AAAA records, and the address hints of HTTPS and
-// SVCB records (RFC 9460 section 7.3). Signatures over sets that lost something go with it. It returns the addresses
-// taken out and those left, in the order of m.
+// removeAddresses takes out of m every address that bad reports; see changeAddresses. It returns the addresses taken out
+// and those left, in the order of m.
 func removeAddresses(m *wire.Msg, bad func(netip.Addr) bool) (removed, kept []netip.Addr) {
-	check := func(ip []byte) bool {
-		addr, ok := netip.AddrFromSlice(ip)
-		addr = addr.Unmap()
-		if ok && !bad(addr) {
-			kept = append(kept, addr)
-			return false
+	changeAddresses(m, func(addr netip.Addr) netip.Addr {
+		if !addr.IsValid() || bad(addr) {
+			removed = append(removed, addr)
+			return netip.Addr{}
 		}
-		removed = append(removed, addr)
-		return true
-	}
-	thinned := make(map[rrset]bool)
-	for _, rrs := range []*[]wire.RR{&m.Answer, &m.Ns, &m.Extra} {
-		*rrs = slices.DeleteFunc(*rrs, func(rr wire.RR) bool {
-			before := len(removed)
-			gone := removeFrom(rr, check)
-			if len(removed) > before {
-				thinned[rrset{wire.CanonicalName(rr.Header().Name), rr.Header().Rrtype}] = true
-			}
-			return gone
-		})
-	}
-	if len(thinned) > 0 {
-		m.AuthenticatedData = false
-		removeSignatures(m, thinned)
-	}
+		kept = append(kept, addr)
+		return addr
+	})
 	return removed, kept
 }
 
-// removeFrom takes the addresses that bad reports out of rr, and reports whether rr is one of them itself.
-func removeFrom(rr wire.RR, bad func([]byte) bool) bool {
+// changeAddresses puts instead(addr) in the place of every address in m, and takes out those for which it is not valid
+// or of the other family: in A and AAAA records, and in the address hints of HTTPS and SVCB records (RFC 9460 section
+// 7.3). An IPv4 address mapped into IPv6 is changed as what it is. Records without an address where there must be one
+// count as the zero address. Signatures over sets that changed go, and sets with other addresses than before are not to
+// be remembered for longer than [VirtualTTL].
+func changeAddresses(m *wire.Msg, instead func(netip.Addr) netip.Addr) {
+	c := change{instead: instead}
+	for _, rrs := range []*[]wire.RR{&m.Answer, &m.Ns, &m.Extra} {
+		*rrs = slices.DeleteFunc(*rrs, c.record)
+	}
+	if len(c.sets) == 0 {
+		return
+	}
+	m.AuthenticatedData = false
+	removeSignatures(m, c.sets)
+	shorten(m, c.sets)
+}
+
+// change is one run of changeAddresses.
+type change struct {
+	instead func(netip.Addr) netip.Addr
+	sets    map[rrset]bool // that changed; true: by another address, not only by one less
+
+	removed, replaced bool // what happened to the present record
+}
+
+// record changes the addresses of rr and reports whether rr is to go.
+func (c *change) record(rr wire.RR) (gone bool) {
+	c.removed, c.replaced = false, false
 	switch rr := rr.(type) {
 	case *wire.A:
-		return bad(rr.A)
+		rr.A, gone = c.address(rr.A, 4)
 	case *wire.AAAA:
-		return bad(rr.AAAA)
+		rr.AAAA, gone = c.address(rr.AAAA, 16)
 	case *wire.HTTPS:
-		rr.Value = cleanHints(rr.Value, bad)
+		rr.Value = c.hints(rr.Value)
 	case *wire.SVCB:
-		rr.Value = cleanHints(rr.Value, bad)
+		rr.Value = c.hints(rr.Value)
 	}
-	return false
+	if c.removed || c.replaced {
+		if c.sets == nil {
+			c.sets = make(map[rrset]bool)
+		}
+		set := rrset{wire.CanonicalName(rr.Header().Name), rr.Header().Rrtype}
+		c.sets[set] = c.sets[set] || c.replaced
+	}
+	return gone
 }
 
-// removeSignatures takes the signatures over sets out of m: they are no longer true.
-func removeSignatures(m *wire.Msg, sets map[rrset]bool) {
-	for _, rrs := range []*[]wire.RR{&m.Answer, &m.Ns, &m.Extra} {
-		*rrs = slices.DeleteFunc(*rrs, func(rr wire.RR) bool {
-			sig, ok := rr.(*wire.RRSIG)
-			return ok && sets[rrset{wire.CanonicalName(sig.Hdr.Name), sig.TypeCovered}]
-		})
+// address returns what takes the place of ip in a field of size bytes, or that nothing does.
+func (c *change) address(ip net.IP, size int) (out net.IP, gone bool) {
+	addr, _ := netip.AddrFromSlice(ip)
+	addr = addr.Unmap()
+	to := c.instead(addr)
+	switch {
+	case !to.IsValid() || to.BitLen() != addr.BitLen():
+		c.removed = true
+		return ip, true
+	case to == addr:
+		return ip, false
 	}
+	c.replaced = true
+	wide := to.As16()
+	return wide[16-size:], false
 }
 
-// cleanHints takes the addresses that bad reports out of the hints. A hint without addresses goes, also from the list
-// of mandatory keys: a record without a key it calls mandatory is malformed (RFC 9460 section 8).
-func cleanHints(values []wire.SVCBKeyValue, bad func([]byte) bool) []wire.SVCBKeyValue {
+// hints changes the addresses in the hints of a record. A hint without addresses goes, also from the list of mandatory
+// keys: a record without a key it calls mandatory is malformed (RFC 9460 section 8).
+func (c *change) hints(values []wire.SVCBKeyValue) []wire.SVCBKeyValue {
 	var gone []wire.SVCBKey
 	values = slices.DeleteFunc(values, func(v wire.SVCBKeyValue) bool {
 		empty := false
 		switch hint := v.(type) {
 		case *wire.SVCBIPv4Hint:
-			hint.Hint = slices.DeleteFunc(hint.Hint, func(ip net.IP) bool { return bad(ip) })
+			hint.Hint = c.addresses(hint.Hint, 4)
 			empty = len(hint.Hint) == 0
 		case *wire.SVCBIPv6Hint:
-			hint.Hint = slices.DeleteFunc(hint.Hint, func(ip net.IP) bool { return bad(ip) })
+			hint.Hint = c.addresses(hint.Hint, 16)
 			empty = len(hint.Hint) == 0
 		}
 		if empty {
@@ -148,6 +172,44 @@ func cleanHints(values []wire.SVCBKeyValue, bad func([]byte) bool) []wire.SVCBKe
 		mandatory.Code = slices.DeleteFunc(mandatory.Code, func(k wire.SVCBKey) bool { return slices.Contains(gone, k) })
 		return len(mandatory.Code) == 0
 	})
+}
+
+// addresses is address for those of one hint.
+func (c *change) addresses(ips []net.IP, size int) []net.IP {
+	kept := ips[:0]
+	for _, ip := range ips {
+		if out, gone := c.address(ip, size); !gone {
+			kept = append(kept, out)
+		}
+	}
+	return kept
+}
+
+// removeSignatures takes the signatures over sets out of m: they are no longer true.
+func removeSignatures(m *wire.Msg, sets map[rrset]bool) {
+	for _, rrs := range []*[]wire.RR{&m.Answer, &m.Ns, &m.Extra} {
+		*rrs = slices.DeleteFunc(*rrs, func(rr wire.RR) bool {
+			sig, ok := rr.(*wire.RRSIG)
+			if !ok {
+				return false
+			}
+			_, changed := sets[rrset{wire.CanonicalName(sig.Hdr.Name), sig.TypeCovered}]
+			return changed
+		})
+	}
+}
+
+// shorten caps the TTLs of those sets that hold other addresses than before; those of one set are alike (RFC 2181
+// section 5.2).
+func shorten(m *wire.Msg, sets map[rrset]bool) {
+	for _, rrs := range [][]wire.RR{m.Answer, m.Ns, m.Extra} {
+		for _, rr := range rrs {
+			h := rr.Header()
+			if h.Ttl > uint32(VirtualTTL/time.Second) && sets[rrset{wire.CanonicalName(h.Name), h.Rrtype}] {
+				h.Ttl = uint32(VirtualTTL / time.Second)
+			}
+		}
+	}
 }
 
 // nobodys reports whether addr can be no address of a cluster: whoever names it means the host that asks.

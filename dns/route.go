@@ -2,6 +2,7 @@ package dns
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 
 	wire "github.com/miekg/dns"
@@ -38,6 +39,9 @@ type Decision struct {
 	Fallback bool
 	// Reason is for people: why, in a few words.
 	Reason string
+
+	exists bool       // of SourceNone: the name has no records, but names below it
+	vip    netip.Addr // of SourceNone: the address whose reverse name this is; a pool may know what it stands for
 }
 
 // Route decides who is asked for qname (absolute or not, in presentation form) and qtype. It is pure.
@@ -59,7 +63,11 @@ func (c *Config) route(qname string, qtype uint16) Decision {
 		return c.cluster(name, "in the cluster domain")
 	case under(name, "svc.") && name != "svc.":
 		return c.cluster(name+c.ClusterDomain, "NAME.NAMESPACE.svc")
-	case c.reverse(name):
+	}
+	if d, ok := c.virtualReverse(name); ok {
+		return d
+	}
+	if c.reverse(name) {
 		return Decision{Source: SourceCluster, Name: name, Reason: "reverse name of a cluster subnet"}
 	}
 	for _, suffix := range c.IncludeSuffixes {

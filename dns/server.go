@@ -29,6 +29,8 @@ type Options struct {
 	// Own reports whether addr is one of this host's own addresses, which no answer of the cluster may name. nil means
 	// only those that are so by definition, such as loopback.
 	Own func(addr netip.Addr) bool
+	// Pool leases the virtual addresses of [Config.Twins] that are Pooled. nil is a pool without addresses.
+	Pool Pool
 	// Events, if not nil, is told what happens. It is called from many goroutines and must return at once.
 	Events func(Event)
 }
@@ -201,12 +203,13 @@ func (s *Server) reply(a *answer, w waiter) {
 	s.counters.latency.add(time.Since(w.since))
 }
 
-// outgoing returns a as the client that asked q gets it. What is withheld is so by the configuration of this moment:
-// answers are remembered, and waited for, with all their addresses.
+// outgoing returns a as the client that asked q gets it. What is hidden or withheld is so by the configuration of
+// this moment: answers are remembered, and waited for, with the addresses that the cluster named.
 func (s *Server) outgoing(q *query, a *answer) *answer {
-	out := s.state.Load().withheld.filter(q, a)
-	if out != a {
-		s.counters.withheld.Add(1)
+	out := a
+	if shown := s.state.Load().outward.show(q, a); shown != nil {
+		out = shown.out
+		s.counters.show(shown)
 	}
 	if out.rcode() == wire.RcodeServerFailure {
 		s.counters.servfail.Add(1)

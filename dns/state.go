@@ -18,7 +18,7 @@ type state struct {
 	clusterCache  *cache
 	upstreamCache *cache
 	flights       *flights
-	withheld      withheldSet
+	outward       *outward
 }
 
 var upstreamTiming = timing{first: time.Second, resend: 2 * time.Second, total: 8 * time.Second, dead: 2 * time.Second}
@@ -53,12 +53,15 @@ func (s *Server) newState(cfg Config) *state {
 		clusterCache:  newCache(),
 		upstreamCache: newCache(),
 		flights:       new(flights),
-		withheld:      newWithheldSet(cfg.Withheld),
+		outward:       newOutward(&cfg, s.opts.Pool),
 	}
 }
 
 // inherit takes over from old what is still true.
 func (st *state) inherit(old *state) {
+	if st.cfg.sameOutward(&old.cfg) {
+		st.outward = old.outward // by which answers know what they have shown
+	}
 	sameUpstreams := slices.Equal(st.cfg.Upstreams, old.cfg.Upstreams)
 	if sameUpstreams {
 		st.upstreams = old.upstreams

@@ -17,6 +17,8 @@ type Stats struct {
 	ServFail uint64 // replies with SERVFAIL
 	Blocked  uint64 // addresses taken out of answers of the cluster
 	Withheld uint64 // replies from which addresses left to other networks were taken out
+	Virtual  uint64 // replies in which virtual addresses stand in place of the cluster's
+	NoLease  uint64 // replies from which addresses were taken out because no virtual one was to be had
 	Refused  uint64 // queries dropped because of their source
 	Dropped  uint64 // messages that are no queries, and queries given up for want of room
 
@@ -56,10 +58,23 @@ type Event struct {
 }
 
 type counters struct {
-	queries, cached, cluster, upstream, local, servfail, blocked, withheld, refused, dropped atomic.Uint64
+	queries, cached, cluster, upstream, local, servfail, blocked, refused, dropped atomic.Uint64
+	withheld, virtual, noLease                                                     atomic.Uint64
 
 	tcp     atomic.Int64
 	latency histogram
+}
+
+// show counts a reply that says s.
+func (c *counters) show(s *shown) {
+	for _, n := range []struct {
+		counter *atomic.Uint64
+		became  bool
+	}{{&c.withheld, s.withheld}, {&c.virtual, s.virtual}, {&c.noLease, s.noLease}} {
+		if n.became {
+			n.counter.Add(1)
+		}
+	}
 }
 
 // histogram counts durations in four buckets per doubling, from a microsecond on.
@@ -92,7 +107,8 @@ func (s *Server) Stats() Stats {
 	c, st := &s.counters, s.state.Load()
 	out := Stats{
 		Queries: c.queries.Load(), Cached: c.cached.Load(), Cluster: c.cluster.Load(), Upstream: c.upstream.Load(),
-		Local: c.local.Load(), ServFail: c.servfail.Load(), Blocked: c.blocked.Load(), Withheld: c.withheld.Load(), Refused: c.refused.Load(),
+		Local: c.local.Load(), ServFail: c.servfail.Load(), Blocked: c.blocked.Load(), Refused: c.refused.Load(),
+		Withheld: c.withheld.Load(), Virtual: c.virtual.Load(), NoLease: c.noLease.Load(),
 		Dropped: c.dropped.Load(), TCPConnections: int(c.tcp.Load()),
 		P50: c.latency.quantile(0.5), P99: c.latency.quantile(0.99),
 		InFlight:   st.flights.len(),

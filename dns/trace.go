@@ -56,11 +56,13 @@ type Question struct {
 	Errors []ExtendedError `json:"errors,omitempty"`
 	// Aliases are the names that the asked one stands for, in the order followed.
 	Aliases []string `json:"aliases,omitempty"`
-	// Given are the addresses in the answer before any was withheld, Addresses those that a client gets.
+	// Given are the addresses that the source named, Addresses those that a client gets.
 	Given     []netip.Addr `json:"given,omitempty"`
 	Addresses []netip.Addr `json:"addresses,omitempty"`
 	// Withheld are the addresses given that a client does not get.
 	Withheld []WithheldAddr `json:"withheld,omitempty"`
+	// Virtual are the addresses given that a client gets another one for, or would.
+	Virtual []VirtualAddr `json:"virtual,omitempty"`
 	// TookMillis is the time until the answer was there, in milliseconds.
 	TookMillis float64 `json:"tookMillis"`
 }
@@ -70,6 +72,14 @@ type WithheldAddr struct {
 	Addr   netip.Addr   `json:"addr"`
 	Prefix netip.Prefix `json:"prefix"`
 	Owner  string       `json:"owner"`
+}
+
+// VirtualAddr is an address of the cluster that another one stands for: see [Config.Hidden].
+type VirtualAddr struct {
+	Real netip.Addr `json:"real"`
+	// VIP stands for Real. It is not valid if none was to be had; Error then says why.
+	VIP   netip.Addr `json:"vip,omitzero"`
+	Error string     `json:"error,omitempty"`
 }
 
 // ExtendedError explains a reply (RFC 8914).
@@ -176,7 +186,7 @@ func (s *Server) lookUp(ctx context.Context, l *Lookup) error {
 	for i, qtype := range types {
 		asking.Go(func() { errs[i] = s.traceQuestion(ctx, l.Name, qtype, &l.Questions[i]) })
 	}
-	d := s.state.Load().cfg.route(l.Name, wire.TypeA) // for AAAA it decides alike: see addressing
+	d := s.state.Load().route(l.Name, wire.TypeA) // for AAAA it decides alike: see addressing
 	l.Source, l.Reason, l.Fallback = d.Source.String(), d.Reason, d.Fallback
 	if d.Name != wire.CanonicalName(l.Name) {
 		l.Asked = d.Name
@@ -249,12 +259,13 @@ func (s *Server) await(ctx context.Context, q query, tcp bool) (*answer, error) 
 // would ask again by TCP.
 func (s *Server) describe(q *query, a *answer, tcp bool, out *Question) (truncated bool, err error) {
 	given, got := new(wire.Msg), new(wire.Msg)
-	withheld := s.state.Load().withheld
+	rules := s.state.Load().outward
+	out.Withheld, out.Virtual = nil, nil
 	now := time.Now()
 	if err := given.Unpack(appendReply(nil, q, a, now, q.limit(true))); err != nil {
 		return false, fmt.Errorf("answer: %w", err)
 	}
-	if err := got.Unpack(appendReply(nil, q, withheld.filter(q, a), now, q.limit(tcp))); err != nil {
+	if err := got.Unpack(appendReply(nil, q, rules.told(q, a), now, q.limit(tcp))); err != nil {
 		return false, fmt.Errorf("answer: %w", err)
 	}
 	out.AnsweredBy = a.source.String()
@@ -262,13 +273,27 @@ func (s *Server) describe(q *query, a *answer, tcp bool, out *Question) (truncat
 	out.Errors = extendedErrors(got)
 	out.Aliases, out.Given = answered(given)
 	_, out.Addresses = answered(got)
-	out.Withheld = nil
-	for _, addr := range out.Given {
-		if w, ok := withheld.find(addr); ok && a.source == SourceCluster {
-			out.Withheld = append(out.Withheld, WithheldAddr{Addr: addr, Prefix: w.Prefix, Owner: w.Owner})
+	if a.source == SourceCluster {
+		for _, addr := range out.Given {
+			out.tell(rules, a, addr)
 		}
 	}
 	return got.Truncated, nil
+}
+
+// tell notes what becomes of addr, an address of a.
+func (q *Question) tell(rules *outward, a *answer, addr netip.Addr) {
+	vip, err := rules.give(a, addr)
+	switch {
+	case errors.Is(err, errWithheld):
+		w, _ := rules.withheld.find(addr)
+		q.Withheld = append(q.Withheld, WithheldAddr{Addr: addr, Prefix: w.Prefix, Owner: w.Owner})
+	case errors.Is(err, errForeign): // the extended error says so
+	case err != nil:
+		q.Virtual = append(q.Virtual, VirtualAddr{Real: addr, Error: err.Error()})
+	case vip != addr:
+		q.Virtual = append(q.Virtual, VirtualAddr{Real: addr, VIP: vip})
+	}
 }
 
 // answered returns the aliases and the addresses in the answer section of m.

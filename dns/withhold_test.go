@@ -163,6 +163,9 @@ func TestWithholdingCoversQuestionsInFlight(t *testing.T) {
 	}
 }
 
+// withholding are the rules of a configuration that only withholds.
+func withholding(prefixes []Withheld) *outward { return newOutward(&Config{Withheld: prefixes}, nil) }
+
 // thinned asks the filter for what a client that asked q gets of m as the cluster's answer.
 func thinned(t testing.TB, withheld []Withheld, q, m *wire.Msg) (out *wire.Msg, same bool) {
 	t.Helper()
@@ -171,12 +174,12 @@ func thinned(t testing.TB, withheld []Withheld, q, m *wire.Msg) (out *wire.Msg, 
 		t.Fatal(v)
 	}
 	name := q.Question[0].Name
-	a, err := NewServer(Options{}).clusterAnswer(pack(t, m), &query, name, name)
+	s := NewServer(Options{})
+	a, err := s.clusterAnswer(s.state.Load(), pack(t, m), &query, name, name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	set := newWithheldSet(withheld)
-	b := set.filter(&query, a)
+	b := withholding(withheld).told(&query, a)
 	out = new(wire.Msg)
 	if err := out.Unpack(appendReply(nil, &query, b, time.Now(), 65535)); err != nil {
 		t.Fatalf("not valid: %v", err)
@@ -247,13 +250,14 @@ func TestAThinnedAnswerKeepsWhatItWas(t *testing.T) {
 	m.Authoritative = true
 	m.Answer = []wire.RR{rr(t, "x.cluster.local. 20 IN A 10.132.0.1"), rr(t, "x.cluster.local. 20 IN A 10.130.0.1"), rr(t, "x.cluster.local. 20 IN A 127.0.0.1")}
 	query, _ := parseQuery(pack(t, q))
-	a, err := NewServer(Options{}).clusterAnswer(pack(t, m), &query, "x.cluster.local.", "x.cluster.local.")
+	s := NewServer(Options{})
+	a, err := s.clusterAnswer(s.state.Load(), pack(t, m), &query, "x.cluster.local.", "x.cluster.local.")
 	if err != nil {
 		t.Fatal(err)
 	}
-	set := newWithheldSet(vpn)
+	rules := withholding(vpn)
 	out := new(wire.Msg)
-	if err := out.Unpack(appendReply(nil, &query, set.filter(&query, a), a.born.Add(7*time.Second), 512)); err != nil {
+	if err := out.Unpack(appendReply(nil, &query, rules.told(&query, a), a.born.Add(7*time.Second), 512)); err != nil {
 		t.Fatal(err)
 	}
 	if !out.Authoritative || addresses(out) != "10.130.0.1" || out.Answer[0].Header().Ttl != 13 {
@@ -287,7 +291,7 @@ func TestAThinnedAnswerIsTruncatedLikeAnyOther(t *testing.T) {
 
 // The text of an extended error is one people copy a command from, and fits every reply.
 func TestTheExplanationIsSafeAndShort(t *testing.T) {
-	set := newWithheldSet([]Withheld{{netip.MustParsePrefix("10.0.0.0/8"), strings.Repeat("ü", 100)}, vpn[0]})
+	rules := withholding([]Withheld{{netip.MustParsePrefix("10.0.0.0/8"), strings.Repeat("ü", 100)}, vpn[0]})
 	label := strings.Repeat("a", 63)
 	for name, want := range map[string]string{
 		"gone.": "10.132.0.1 is left to OpenVPN on tun0; see `culvert why gone`",
@@ -303,11 +307,12 @@ func TestTheExplanationIsSafeAndShort(t *testing.T) {
 		m.Answer = []wire.RR{rr(t, ". 5 IN A 10.132.0.1")}
 		m.Answer[0].Header().Name = name
 		query, _ := parseQuery(pack(t, q))
-		a, err := NewServer(Options{}).clusterAnswer(pack(t, m), &query, name, name)
+		s := NewServer(Options{})
+		a, err := s.clusterAnswer(s.state.Load(), pack(t, m), &query, name, name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		reply, out := appendReply(nil, &query, set.filter(&query, a), time.Now(), 512), new(wire.Msg)
+		reply, out := appendReply(nil, &query, rules.told(&query, a), time.Now(), 512), new(wire.Msg)
 		if err := out.Unpack(reply); err != nil || out.Truncated || !out.IsEdns0().Do() {
 			t.Errorf("%s: %v, %v", name, err, out)
 		}
@@ -316,7 +321,7 @@ func TestTheExplanationIsSafeAndShort(t *testing.T) {
 		}
 	}
 	q, _ := parseQuery(pack(t, question("x.", wire.TypeA)))
-	if text := set.explain([]netip.Addr{netip.MustParseAddr("10.1.1.1")}, &q); len(text) > 120 || strings.ToValidUTF8(text, "") != text {
+	if text := rules.loss(&q, netip.MustParseAddr("10.1.1.1"), errWithheld).text; len(text) > 120 || strings.ToValidUTF8(text, "") != text {
 		t.Errorf("%q", text)
 	}
 }
@@ -339,7 +344,7 @@ func TestWithheldSetAgainstItsTwin(t *testing.T) {
 			all = append(all, Withheld{netip.PrefixFrom(a, rnd.IntN(a.BitLen()+1)), fmt.Sprint(i)})
 		}
 		all = append(all, Withheld{Owner: "invalid"}, Withheld{netip.MustParsePrefix("::ffff:10.0.0.0/104"), "mapped"})
-		set := newWithheldSet(all)
+		set := newWithheldMap(all)
 		for range 30 {
 			a := addr()
 			got, ok := set.find(a)
@@ -376,7 +381,7 @@ func FuzzWithhold(f *testing.F) {
 	f.Add(pack(f, m), wire.TypeANY)
 	m.Answer = []wire.RR{rr(f, "x.cluster.local. 5 IN A 10.130.0.1"), rr(f, "x.cluster.local. 5 IN RRSIG A 8 3 5 20300101000000 20200101000000 1 cluster.local. AAAA")}
 	f.Add(pack(f, m), wire.TypeA)
-	set := newWithheldSet(vpn)
+	rules := withholding(vpn)
 	s := NewServer(Options{})
 	f.Fuzz(func(t *testing.T, response []byte, qtype uint16) {
 		if len(response) < headerBytes {
@@ -386,12 +391,12 @@ func FuzzWithhold(f *testing.F) {
 		if v != verdictAsk {
 			return
 		}
-		a, err := s.clusterAnswer(response, &query, "x.cluster.local.", "x.cluster.local.")
+		a, err := s.clusterAnswer(s.state.Load(), response, &query, "x.cluster.local.", "x.cluster.local.")
 		if err != nil {
 			return
 		}
 		now := a.born
-		before, after := appendReply(nil, &query, a, now, 1<<17), appendReply(nil, &query, set.filter(&query, a), now, 1<<17)
+		before, after := appendReply(nil, &query, a, now, 1<<17), appendReply(nil, &query, rules.told(&query, a), now, 1<<17)
 		given, got := new(wire.Msg), new(wire.Msg)
 		if given.Unpack(before) != nil {
 			return
@@ -534,7 +539,7 @@ func remembersCluster(t testing.TB, records int) (s *Server, msg []byte) {
 	for i := range records {
 		response.Answer = append(response.Answer, rr(t, fmt.Sprintf("%s 3600 IN A 10.130.0.%d", name, i+1)))
 	}
-	a, err := s.clusterAnswer(pack(t, response), &q, name, name)
+	a, err := s.clusterAnswer(s.state.Load(), pack(t, response), &q, name, name)
 	if err != nil {
 		t.Fatal(err)
 	}
