@@ -170,14 +170,10 @@ func (d *decoder) list(k Key, n *yaml.Node) {
 	for i, item := range n.Content {
 		d.at[entryKey(k.Path, i)] = d.position(item)
 		item = resolve(item)
-		if k.Type == TypeConflicts && item.Kind == yaml.MappingNode {
-			if text, ok := d.conflict(entryKey(k.Path, i), item); ok {
+		if k.Type.Fields() != nil {
+			if text, ok := d.pair(k, entryKey(k.Path, i), item); ok {
 				texts = append(texts, text)
 			}
-			continue
-		}
-		if k.Type == TypeConflicts {
-			d.fail(item, entryKey(k.Path, i), "is %s, but wants {subnet: ..., resolve: ...}", describe(item))
 			continue
 		}
 		if item.Kind != yaml.ScalarNode || item.ShortTag() != "!!str" {
@@ -189,29 +185,34 @@ func (d *decoder) list(k Key, n *yaml.Node) {
 	if len(texts) < len(n.Content) {
 		return
 	}
-	normal, errs := k.normalList(texts)
+	normal, errs := k.normalList(texts, func(i int) Position { return d.at[entryKey(k.Path, i)] })
 	for _, e := range errs {
 		d.fail(n.Content[e.index], entryKey(k.Path, e.index), "%v", e.err)
 	}
 	k.setList(&d.settings, normal)
 }
 
-// conflict reads one {subnet, resolve} into the form that a flag has.
-func (d *decoder) conflict(path string, n *yaml.Node) (text string, ok bool) {
+// pair reads one mapping, such as {subnet, resolve}, into the form that a flag has.
+func (d *decoder) pair(k Key, path string, n *yaml.Node) (text string, ok bool) {
+	fields := k.Type.Fields()
+	if n.Kind != yaml.MappingNode {
+		d.fail(n, path, "is %s, but wants {%s: ..., %s: ...}", describe(n), fields[0], fields[1])
+		return "", false
+	}
 	said := map[string]string{}
 	before := len(d.problems)
-	d.mapping(n, path, []string{"subnet", "resolve"}, func(key, value *yaml.Node) {
+	d.mapping(n, path, fields, func(key, value *yaml.Node) {
 		if value = resolve(value); value.Kind != yaml.ScalarNode || value.ShortTag() != "!!str" {
 			d.fail(value, joinKey(path, key.Value), "is %s, but wants a text", describe(value))
 		}
 		said[key.Value] = value.Value
 	})
-	for _, name := range []string{"subnet", "resolve"} {
+	for _, name := range fields {
 		if said[name] == "" && len(d.problems) == before {
-			d.fail(n, path, "has no %s; write {subnet: 10.132.64.0/18, resolve: yield}", name)
+			d.fail(n, path, "has no %s; write %s", name, k.mapping(k.Example))
 		}
 	}
-	return said["subnet"] + "=" + said["resolve"], len(d.problems) == before
+	return said[fields[0]] + "=" + said[fields[1]], len(d.problems) == before
 }
 
 // resolve follows aliases. The fixed shape of the settings bounds how often.

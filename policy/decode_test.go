@@ -15,7 +15,10 @@ routing:
   alsoProxySubnets:
     - 192.0.2.0/24
   neverProxySubnets: ["+10.130.7.9/32"]
-cluster:
+cluster: {virtualIPSubnet: 211.55.48.0/20, virtualIPv6Subnet: ""}
+proxyVia:
+  - {subnet: +pods, workload: gateway}
+  - {subnet: +10.130.0.0/17, workload: gateway}
 dns:
   namespaces: [shop, kube-system]
   includeSuffixes: [Corp.Example.]
@@ -34,6 +37,8 @@ func TestDecode(t *testing.T) {
 			AlsoProxySubnets:        []string{"192.0.2.0/24"},
 			NeverProxySubnets:       []string{"+10.130.7.9/32"},
 		},
+		Cluster:   v1alpha1.ClusterSettings{VirtualIPSubnet: "211.55.48.0/20"},
+		ProxyVia:  []v1alpha1.ProxyVia{{Subnet: "+pods", Workload: "gateway"}, {Subnet: "+10.130.0.0/17", Workload: "gateway"}},
 		DNS:       v1alpha1.DNSSettings{Namespaces: []string{"shop", "kube-system"}, IncludeSuffixes: []string{"corp.example"}, LookupTimeout: "1.5s"},
 		Transport: v1alpha1.TransportSettings{MTU: 1380},
 	}
@@ -43,7 +48,10 @@ func TestDecode(t *testing.T) {
 	for key, place := range map[string]string{
 		"routing.allowConflictingSubnets":    "culvert.yaml:3",
 		"routing.alsoProxySubnets[0]":        "culvert.yaml:5",
-		"transport.mtu":                      "culvert.yaml:12",
+		"cluster.virtualIPv6Subnet":          "culvert.yaml:7",
+		"proxyVia":                           "culvert.yaml:8",
+		"proxyVia[1]":                        "culvert.yaml:10",
+		"transport.mtu":                      "culvert.yaml:15",
 		"routing.allowConflictingSubnets[1]": "culvert.yaml:3",
 	} {
 		if got := at[key].String(); got != place {
@@ -77,7 +85,7 @@ func TestDecodeErrors(t *testing.T) {
 	for name, tc := range map[string]struct{ text, want string }{
 		"unknown section, nearly right": {
 			"rooting:\n  alsoProxySubnets: []",
-			"f:1: rooting: unknown key; did you mean routing? accepted keys: routing, cluster, dns, transport, enforce",
+			"f:1: rooting: unknown key; did you mean routing? accepted keys: routing, cluster, proxyVia, dns, transport, enforce",
 		},
 		"unknown key, unfinished": {
 			"routing:\n  alsoProxy: [10.0.0.0/8]",
@@ -92,12 +100,60 @@ func TestDecodeErrors(t *testing.T) {
 			"f:1: transport.colour: unknown key; accepted keys: mtu",
 		},
 		"a key of a later version": {
-			"cluster: {virtualIPSubnet: 246.0.0.0/8}",
-			"f:1: cluster.virtualIPSubnet: unknown key; accepted keys: serviceSubnets, podSubnets",
+			"cluster: {virtualIPSubnets: [246.0.0.0/8]}",
+			"f:1: cluster.virtualIPSubnets: unknown key; did you mean cluster.virtualIPSubnet? accepted keys: virtualIPSubnet, virtualIPv6Subnet, serviceSubnets, podSubnets",
 		},
 		"a word of a later version": {
-			"routing: {onConflict: virtualize}",
-			`f:1: routing.onConflict: "virtualize" is not one of error, yield`,
+			"routing: {onConflict: virtualise}",
+			`f:1: routing.onConflict: "virtualise" is not one of error, yield, virtualize; did you mean virtualize?`,
+		},
+		"a word for rules only": {
+			"routing: {onConflict: allow}",
+			`f:1: routing.onConflict: "allow" is not one of error, yield, virtualize`,
+		},
+		"a list for a prefix": {
+			"cluster:\n  virtualIPSubnet: [246.0.0.0/8]",
+			"f:2: cluster.virtualIPSubnet: is a list, but wants one prefix, such as 246.0.0.0/8",
+		},
+		"an empty prefix": {
+			"cluster: {virtualIPv6Subnet: }",
+			"f:1: cluster.virtualIPv6Subnet: is empty, but wants one prefix, such as fd00:246::/48",
+		},
+		"a workload that cannot be used": {
+			"proxyVia:\n- {subnet: all, workload: echo}",
+			`f:2: proxyVia[0]: "echo" is not a workload that can be used; use gateway`,
+		},
+		"no workload": {
+			"proxyVia: [{subnet: all}]",
+			"f:1: proxyVia[0]: has no workload; write {subnet: all, workload: gateway}",
+		},
+		"proxy-via as a flag has it": {
+			"proxyVia: [all=gateway]",
+			`f:1: proxyVia[0]: is "all=gateway", but wants {subnet: ..., workload: ...}`,
+		},
+		"proxy-via as a mapping": {
+			"proxyVia: {all: gateway}",
+			"f:1: proxyVia: is a mapping, but wants a list of {subnet, workload}, such as [{subnet: all, workload: gateway}]",
+		},
+		"a key too many of proxy-via": {
+			"proxyVia: [{subnet: all, resolve: allow}]",
+			"f:1: proxyVia[0].resolve: unknown key; accepted keys: subnet, workload",
+		},
+		"a subnet twice": {
+			"proxyVia:\n- {subnet: pods, workload: gateway}\n- {subnet: pods, workload: gateway}",
+			"f:3: proxyVia[1]: pods=gateway repeats pods=gateway (f:2); an address can be reached in one way only, so leave one of them out",
+		},
+		"a prefix inside another": {
+			"proxyVia:\n- {subnet: 10.132.64.0/18, workload: gateway}\n- {subnet: 10.132.0.0/16, workload: gateway}",
+			"f:3: proxyVia[1]: 10.132.0.0/16=gateway overlaps 10.132.64.0/18=gateway (f:2); an address can be reached in one way only, so leave one of them out",
+		},
+		"all and one of them": {
+			"proxyVia:\n- {subnet: +service, workload: gateway}\n- {subnet: +all, workload: gateway}",
+			"f:3: proxyVia[1]: all=gateway overlaps service=gateway (f:2); an address can be reached in one way only, so leave one of them out",
+		},
+		"everything through a workload": {
+			"proxyVia: [{subnet: 0.0.0.0/0, workload: gateway}]",
+			`f:1: proxyVia[0]: "0.0.0.0/0" is a default route; the tunnel takes prefixes of the cluster only`,
 		},
 		"a conflict without a resolution": {
 			"routing:\n  conflicts:\n  - {subnet: 10.0.0.0/8}",
@@ -109,7 +165,7 @@ func TestDecodeErrors(t *testing.T) {
 		},
 		"a conflict resolved in an unknown way": {
 			"routing: {conflicts: [{subnet: 10.0.0.0/8, resolve: alow}]}",
-			`f:1: routing.conflicts[0]: "alow" is not one of allow, yield; did you mean allow?`,
+			`f:1: routing.conflicts[0]: "alow" is not one of allow, yield, virtualize; did you mean allow?`,
 		},
 		"a conflict as a flag has it": {
 			"routing: {conflicts: [10.0.0.0/8=allow]}",
@@ -165,7 +221,7 @@ func TestDecodeErrors(t *testing.T) {
 		},
 		"a list instead of a file": {
 			"- routing",
-			"f:1: is a list, but holds keys: routing, cluster, dns, transport, enforce",
+			"f:1: is a list, but holds keys: routing, cluster, proxyVia, dns, transport, enforce",
 		},
 		"a number for a name": {
 			"dns: {namespaces: [123]}",
@@ -266,6 +322,10 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(goodFile))
 	f.Add([]byte("routing: {alsoProxySubnets: [&a 10.0.0.0/8, *a]}"))
 	f.Add([]byte("dns: &d\n  ? [a]\n  : *d\n"))
+	f.Add([]byte("proxyVia: [&v {subnet: pods, workload: gateway}, {subnet: 'fd00::/8', workload: gateway}]"))
+	f.Add([]byte("proxyVia: [{subnet: +all, workload: gateway}, *v]\nenforce: [proxyVia]"))
+	f.Add([]byte("cluster: {virtualIPSubnet: 240.0.0.0/4, virtualIPv6Subnet: 'FD00::/48'}"))
+	f.Add([]byte("routing: {onConflict: virtualize, conflicts: [{subnet: ' 10.0.0.0/8', resolve: 'virtualize '}]}"))
 	f.Add([]byte("transport: {mtu: 0x578}"))
 	f.Add([]byte("transport: {mtu: 1_400}"))
 	f.Add([]byte("!!binary dns: {lookupTimeout: 1h}"))

@@ -36,7 +36,10 @@ func EffectiveSettings(layers ...Layer) ([]Effective, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := m.settings()
+	s, err := m.settings()
+	if err != nil {
+		return nil, err
+	}
 	if m.team != nil {
 		m.inForce["enforce"] = m.teamList("enforce")
 	}
@@ -97,7 +100,7 @@ func (m *merger) overridden(k Key) []Said {
 // written is what a layer says of a key, as a file would have it.
 func (k Key) written(l *Layer) string {
 	if !k.Type.IsList() {
-		return cmp.Or(k.text(&l.Settings), k.Default)
+		return k.InFile(cmp.Or(k.text(&l.Settings), k.Default))
 	}
 	return k.inFile(k.list(&l.Settings))
 }
@@ -107,14 +110,14 @@ func (k Key) inFile(texts []string) string {
 	if k.Type.IsList() && len(texts) == 0 {
 		return "[]"
 	}
-	if k.Type == TypeConflicts {
+	if k.Type.Fields() != nil {
 		return k.InFile(strings.Join(texts, ","))
 	}
 	return k.InFile(strings.Join(texts, ", "))
 }
 
-// contradicted reports whether an entry that allows or yields a subnet lost against one that says the
-// opposite.
+// contradicted reports whether an entry that allows, yields or virtualizes a subnet lost against one that
+// says something else.
 func (k Key) contradicted(e entry, routing []RoutingRule) bool {
 	subnet, resolve := e.text, string(ResolveAllow)
 	switch k.Path {
@@ -143,7 +146,7 @@ func EffectiveText(settings []Effective) string {
 			fmt.Fprintf(w, "  overridden\t%s\t%s\n", x.Value, x.Origin)
 		}
 		for _, n := range e.Narrowed {
-			fmt.Fprintf(w, "  cut back\t%s\t%s; %s enforces the key\n", n.Value, n.Origin, n.By.Position)
+			fmt.Fprintf(w, "  cut back\t%s\t%s; %s enforces the key\n", cmp.Or(n.Value, `""`), n.Origin, n.By.Position)
 		}
 	}
 	w.Flush()

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -13,12 +14,15 @@ import (
 //	prefixes that take something      the parts inside those of the Policy
 //	prefixes that are left alone      those of the Policy in any case
 //	onConflict                        the stricter one
-//	names, conflicts                  those within the Policy's; a yield always stands
+//	names                             those within the Policy's
+//	conflicts                         an allow within the Policy's; yield and virtualize always stand
+//	proxyVia                          the Policy's
 //	everything else                   the Policy's
 //
 // Keys that say the same in other words are no way round: an allow is one in allowConflictingSubnets and
 // in conflicts, an also-proxied prefix inside an enforced never goes, and so does an allow inside an
-// enforced yield, however specific they are.
+// enforced yield or virtualize, however specific they are. Between yield and virtualize the user chooses:
+// both leave what others route to them.
 
 // Narrowing is something asked for that the team's Policy does not let be.
 type Narrowing struct {
@@ -31,7 +35,7 @@ type Narrowing struct {
 }
 
 func (n Narrowing) String() string {
-	return fmt.Sprintf("%s %s (%s) goes beyond what %s enforces and is cut back to that", n.Key, n.Value, n.Origin, n.By.Position)
+	return fmt.Sprintf("%s %s (%s) goes beyond what %s enforces and is cut back to that", n.Key, cmp.Or(n.Value, `""`), n.Origin, n.By.Position)
 }
 
 // enforceable reads a key that can be enforced.
@@ -100,6 +104,7 @@ const (
 	keyAllow     = "routing.allowConflictingSubnets"
 	keyNever     = "routing.neverProxySubnets"
 	keyConflicts = "routing.conflicts"
+	keyProxyVia  = "proxyVia"
 )
 
 // enforcedList returns what is in force of a list.
@@ -124,7 +129,7 @@ func (m *merger) enforcedList(path string, entries []entry) []entry {
 		return distinct(out)
 	}
 	noSubnets := len(out) == 0 && strings.HasPrefix(path, "cluster.") // would mean the discovered ones
-	if path == keyNever || path == keyConflicts || noSubnets {
+	if path == keyNever || path == keyConflicts || path == keyProxyVia || noSubnets {
 		out = append(out, m.teamList(path)...)
 	}
 	m.from[path] = append(m.from[path], m.team.origin(path))
@@ -162,15 +167,15 @@ func (m *merger) enforced(key string, r RoutingRule) RoutingRule {
 	return r
 }
 
-// obey drops what other sources say inside a prefix that the team enforces to be left alone or yielded.
+// obey drops what other sources say inside a prefix that the team enforces to be left alone or to its owner.
 func (m *merger) obey(rules []RoutingRule) []RoutingRule {
 	return slices.DeleteFunc(slices.Clone(rules), func(r RoutingRule) bool {
-		against, key := ResolveYield, keyConflicts
+		against, key := RoutingRule.leaves, keyConflicts
 		if r.Resolve == ResolveAlso {
-			against, key = ResolveNever, keyNever
+			against, key = func(e RoutingRule) bool { return e.Resolve == ResolveNever }, keyNever
 		}
 		forbids := func(e RoutingRule) bool {
-			return e.Enforced && e.Resolve == against && e.Prefix.IsValid() && r.Prefix.IsValid() && covers(e.Prefix, r.Prefix)
+			return e.Enforced && against(e) && e.Prefix.IsValid() && r.Prefix.IsValid() && covers(e.Prefix, r.Prefix)
 		}
 		forbidden := r.takes() && r.Origin.Source != SourcePolicy && slices.ContainsFunc(rules, forbids)
 		if forbidden {
@@ -202,7 +207,7 @@ func within(path string, e entry, team []entry) []entry {
 			return []entry{e}
 		}
 		return nil
-	case "dns.namespaces":
+	case "dns.namespaces", keyProxyVia:
 		if slices.ContainsFunc(team, func(t entry) bool { return e.text == t.text }) {
 			return []entry{e}
 		}
@@ -235,10 +240,10 @@ func insideSubnet(inner, outer string) bool {
 	return err == nil && err2 == nil && covers(o, i)
 }
 
-// conflictWithin keeps a yield, and an allow inside what the team allows.
+// conflictWithin keeps what leaves the subnet to others, and an allow inside what the team allows.
 func conflictWithin(e entry, allowed []entry) []entry {
 	subnet, resolve, _ := strings.Cut(e.text, "=")
-	if resolve == string(ResolveYield) {
+	if resolve != string(ResolveAllow) {
 		return []entry{e}
 	}
 	kept := subnetWithin(entry{subnet, e.origin}, allowed)

@@ -59,6 +59,40 @@ func TestEnforceOnlyNarrows(t *testing.T) {
 			want: []string{"yield 10.1.0.0/16 file file.yaml:1", "allow 10.2.0.0/15 policy policy.yaml:1", "allow 10.2.0.0/16 file file.yaml:1",
 				"allow 10.3.0.0/16 file file.yaml:1", "yield 10.4.0.0/16 policy policy.yaml:1"},
 		},
+		"yield and virtualize are not the team's": {
+			user: "routing: {onConflict: virtualize}", policy: "routing: {onConflict: yield}\nenforce: [routing.onConflict]",
+			onConflict: ResolveYield, narrowed: "routing.onConflict virtualize",
+		},
+		"nor the other way round": {
+			user: "routing: {onConflict: yield}", policy: "routing: {onConflict: virtualize}\nenforce: [routing.onConflict]",
+			onConflict: ResolveVirtualize, narrowed: "routing.onConflict yield",
+		},
+		"an error is stricter than virtual addresses": {
+			user: "routing: {onConflict: error}", policy: "routing: {onConflict: virtualize}\nenforce: [routing.onConflict]",
+			onConflict: ResolveError,
+		},
+		"a virtualize always stands": {
+			user:   "routing: {conflicts: [{subnet: 10.1.0.0/16, resolve: virtualize}, {subnet: 10.4.1.0/24, resolve: virtualize}]}",
+			policy: "routing: {conflicts: [{subnet: 10.4.0.0/16, resolve: yield}]}\nenforce: [routing.conflicts]",
+			want:   []string{"virtualize 10.1.0.0/16 file file.yaml:1", "yield 10.4.0.0/16 policy policy.yaml:1", "virtualize 10.4.1.0/24 file file.yaml:1"},
+		},
+		"a virtualize against the team's yield": {
+			user:   "routing: {conflicts: [{subnet: 10.4.0.0/16, resolve: virtualize}]}",
+			policy: "routing: {conflicts: [{subnet: 10.4.0.0/16, resolve: yield}]}\nenforce: [routing.conflicts]",
+			want:   []string{"virtualize 10.4.0.0/16 file file.yaml:1"},
+		},
+		"a yield against the team's allow": {
+			user:   "routing: {conflicts: [{subnet: 10.4.0.0/16, resolve: yield}]}",
+			policy: "routing: {allowConflictingSubnets: [10.4.0.0/16]}\nenforce: [routing.allowConflictingSubnets]",
+			want:   []string{"yield 10.4.0.0/16 file file.yaml:1"},
+		},
+		"an allow against the team's virtualize": {
+			user:   "routing: {conflicts: [{subnet: 10.4.1.0/24, resolve: allow}, {subnet: pods, resolve: allow}]}",
+			policy: "routing: {conflicts: [{subnet: all, resolve: allow}, {subnet: 10.0.0.0/8, resolve: allow}, {subnet: 10.4.0.0/16, resolve: virtualize}, {subnet: pods, resolve: virtualize}]}\nenforce: [routing.conflicts]",
+			want: []string{"allow all policy policy.yaml:1", "virtualize pods policy policy.yaml:1",
+				"allow 10.0.0.0/8 policy policy.yaml:1", "virtualize 10.4.0.0/16 policy policy.yaml:1"},
+			narrowed: "routing.conflicts allow 10.4.1.0/24",
+		},
 		"an allow against the team's yield": {
 			user:   "routing: {conflicts: [{subnet: 10.4.0.0/16, resolve: allow}]}",
 			policy: "routing: {conflicts: [{subnet: 10.4.0.0/16, resolve: yield}]}\nenforce: [routing.conflicts]",
@@ -84,6 +118,26 @@ func TestEnforceOnlyNarrows(t *testing.T) {
 				t.Errorf("narrowed %q, want %q", got, tc.narrowed)
 			}
 		})
+	}
+}
+
+// TestEnforceVirtualSubnets: the team's prefix is in force, and so is its wish that a free one be found.
+func TestEnforceVirtualSubnets(t *testing.T) {
+	for name, tc := range map[string]struct{ user, policy, want, narrowed string }{
+		"not enforced":         {"cluster: {virtualIPSubnet: 211.55.48.0/20}", "cluster: {virtualIPSubnet: 247.0.0.0/8}", "211.55.48.0/20", ""},
+		"the user finds one":   {`cluster: {virtualIPSubnet: ""}`, "cluster: {virtualIPSubnet: 247.0.0.0/8}", "invalid Prefix", ""},
+		"the team's":           {"cluster: {virtualIPSubnet: 211.55.48.0/20}", "cluster: {virtualIPSubnet: 247.0.0.0/8}\nenforce: [cluster.virtualIPSubnet]", "247.0.0.0/8", "cluster.virtualIPSubnet 211.55.48.0/20 (file file.yaml:1) goes beyond what policy.yaml:1 enforces and is cut back to that"},
+		"the team's over none": {`cluster: {virtualIPSubnet: ""}`, "cluster: {virtualIPSubnet: 247.0.0.0/8}\nenforce: [cluster.virtualIPSubnet]", "247.0.0.0/8", `cluster.virtualIPSubnet "" (file file.yaml:1) goes beyond what policy.yaml:1 enforces and is cut back to that`},
+		"the team finds one":   {"cluster: {virtualIPSubnet: 211.55.48.0/20}", "enforce: [cluster.virtualIPSubnet]", "invalid Prefix", "cluster.virtualIPSubnet 211.55.48.0/20 (file file.yaml:1) goes beyond what policy.yaml enforces and is cut back to that"},
+	} {
+		s, _, err := Merge(layer(t, SourceFile, tc.user), layer(t, SourcePolicy, tc.policy))
+		var narrowed []string
+		for _, n := range s.Narrowed {
+			narrowed = append(narrowed, n.String())
+		}
+		if err != nil || s.VirtualSubnet.String() != tc.want || strings.Join(narrowed, ",") != tc.narrowed {
+			t.Errorf("%s: %s, narrowed %q, %v; want %s, %q", name, s.VirtualSubnet, narrowed, err, tc.want, tc.narrowed)
+		}
 	}
 }
 
@@ -116,8 +170,8 @@ func TestOnlyAPolicyEnforces(t *testing.T) {
 	}
 }
 
-// TestContradictions: of allow and yield for one subnet the source of higher precedence counts, and
-// within one source the yield.
+// TestContradictions: of allow, yield and virtualize for one subnet the source of higher precedence counts,
+// and within one source the yield, then the virtualize.
 func TestContradictions(t *testing.T) {
 	for name, tc := range map[string]struct {
 		file, policy string
@@ -128,6 +182,18 @@ func TestContradictions(t *testing.T) {
 		},
 		"the user's allow beats the team's yield": {
 			"routing: {allowConflictingSubnets: [pods]}", "routing: {conflicts: [{subnet: pods, resolve: yield}]}", "allow pods",
+		},
+		"the user's virtualize beats the team's yield": {
+			"routing: {conflicts: [{subnet: 10.0.0.0/8, resolve: virtualize}]}", "routing: {conflicts: [{subnet: 10.0.0.0/8, resolve: yield}]}", "virtualize 10.0.0.0/8",
+		},
+		"the user's allow beats the team's virtualize": {
+			"routing: {allowConflictingSubnets: [all]}", "routing: {conflicts: [{subnet: all, resolve: virtualize}]}", "allow all",
+		},
+		"one source says virtualize and allow": {
+			"routing: {allowConflictingSubnets: [pods], conflicts: [{subnet: pods, resolve: virtualize}]}", "", "virtualize pods",
+		},
+		"one source says all three": {
+			"routing: {conflicts: [{subnet: pods, resolve: virtualize}, {subnet: pods, resolve: allow}, {subnet: pods, resolve: yield}]}", "", "yield pods",
 		},
 		"one source says both": {
 			"routing: {allowConflictingSubnets: [10.0.0.0/8], conflicts: [{subnet: 10.0.0.0/8, resolve: yield}]}", "", "yield 10.0.0.0/8",
@@ -193,6 +259,23 @@ func TestNoWayRoundEnforcement(t *testing.T) {
 	s, _, err := Merge(layer(t, SourceFile, "cluster: {serviceSubnets: []}"), layer(t, SourcePolicy, "cluster: {serviceSubnets: [10.130.0.0/16]}\nenforce: [cluster.serviceSubnets]"))
 	if err != nil || len(s.ServiceSubnets) != 1 {
 		t.Errorf("the user went back to what was discovered: %v, %v", s.ServiceSubnets, err)
+	}
+}
+
+// TestSymbolsDoNotPassAnEnforcedVirtualize: what all means inside the team's prefix is as forbidden as the
+// prefix itself, and what it means elsewhere stands.
+func TestSymbolsDoNotPassAnEnforcedVirtualize(t *testing.T) {
+	s, _, err := Merge(layer(t, SourceFile, "routing: {allowConflictingSubnets: [all]}"),
+		layer(t, SourcePolicy, "routing: {allowConflictingSubnets: [all], conflicts: [{subnet: 10.130.0.0/15, resolve: virtualize}]}\nenforce: [routing.conflicts]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range expanded(s.Routing, wants(lab, s)) {
+		got = append(got, string(r.Resolve)+" "+r.Prefix.String())
+	}
+	if want := []string{"virtualize 10.130.0.0/15", "allow 10.132.0.0/16"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
 	}
 }
 

@@ -20,29 +20,37 @@ const (
 	TypeWord ValueType = "word"
 	// TypeConflicts is a list of mappings {subnet, resolve} in a file, of SUBNET=RESOLVE in a flag.
 	TypeConflicts ValueType = "list of {subnet, resolve}"
+	// TypeProxyVia is a list of mappings {subnet, workload} in a file, of SUBNET=WORKLOAD in a flag.
+	TypeProxyVia ValueType = "list of {subnet, workload}"
+	// TypePrefix is one prefix, or "" for none.
+	TypePrefix ValueType = "prefix"
 )
 
 // IsList reports whether values of the type are lists.
-func (t ValueType) IsList() bool { return t == TypePrefixes || t == TypeNames || t == TypeConflicts }
+func (t ValueType) IsList() bool {
+	return t == TypePrefixes || t == TypeNames || t.Fields() != nil
+}
 
 // Key describes one setting: all that flags, environment, files and documentation need to know.
 type Key struct {
 	// Path is the place in a file, "routing.alsoProxySubnets".
 	Path string
 	Type ValueType
-	// Default is the value as it would be written; "" for an empty list.
+	// Default is the value as it would be written; "" for an empty list and for no prefix.
 	Default string
 	// Flag is the name without dashes, Env the variable's name; both are "" for what only a Policy has.
 	Flag string
 	Env  string
-	// Words are the accepted values, if there are few.
-	Words []string
+	// Words are the accepted values, if there are few. Offers are values worth offering where a user types:
+	// Words, or some of many.
+	Words  []string
+	Offers []string
 	// Doc is one or two sentences; Example a value worth showing.
 	Doc     string
 	Example string
 
 	check func(string) (string, error) // gives the normal form of one value
-	field func(*v1alpha1.Settings) any // points at the field: *[]string, *[]ConflictRule, *string or *int32
+	field func(*v1alpha1.Settings) any // points at the field: *[]string, *[]ConflictRule, *[]ProxyVia, *string or *int32
 }
 
 // PolicyOnly reports whether the key may stand in a Policy of the cluster only.
@@ -52,7 +60,7 @@ var keys = []Key{
 	{
 		Path: "routing.allowConflictingSubnets", Type: TypePrefixes, Flag: "allow-conflicting-subnets", Example: "10.128.0.0/9",
 		Doc:   "Prefixes in which the cluster may take its addresses from whoever routes them on this host, such as a VPN; service, pods, also and all stand for the cluster's own.",
-		check: prefixOrSymbol, field: func(s *v1alpha1.Settings) any { return &s.Routing.AllowConflictingSubnets },
+		check: symbolOr(anyPrefix), Offers: symbols, field: func(s *v1alpha1.Settings) any { return &s.Routing.AllowConflictingSubnets },
 	},
 	{
 		Path: "routing.alsoProxySubnets", Type: TypePrefixes, Flag: "also-proxy", Example: "192.0.2.0/24",
@@ -65,15 +73,25 @@ var keys = []Key{
 		check: anyPrefix, field: func(s *v1alpha1.Settings) any { return &s.Routing.NeverProxySubnets },
 	},
 	{
-		Path: "routing.onConflict", Type: TypeWord, Default: string(ResolveError), Flag: "on-conflict", Example: string(ResolveYield),
-		Words: []string{string(ResolveError), string(ResolveYield)},
-		Doc:   "What becomes of overlaps with other networks that nothing else settles: error refuses to connect, yield leaves them to the other network.",
-		check: oneOf(string(ResolveError), string(ResolveYield)), field: func(s *v1alpha1.Settings) any { return &s.Routing.OnConflict },
+		Path: "routing.onConflict", Type: TypeWord, Default: string(ResolveError), Flag: "on-conflict", Example: string(ResolveVirtualize),
+		Words: defaults, Offers: defaults,
+		Doc:   "What becomes of overlaps with other networks that nothing else settles: error refuses to connect, yield leaves them to the other network, virtualize leaves them too and reaches the cluster's by virtual addresses.",
+		check: oneOf(defaults...), field: func(s *v1alpha1.Settings) any { return &s.Routing.OnConflict },
 	},
 	{
 		Path: "routing.conflicts", Type: TypeConflicts, Flag: "conflict", Example: "10.132.64.0/18=yield",
-		Doc:   "Settles overlaps prefix by prefix, the most specific counts: allow lets the cluster have them, yield leaves them to the other network.",
-		check: conflictRule, field: func(s *v1alpha1.Settings) any { return &s.Routing.Conflicts },
+		Doc:   "Settles overlaps prefix by prefix, the most specific counts: allow lets the cluster have them, yield leaves them to the other network, virtualize leaves them too and reaches the cluster's by virtual addresses.",
+		check: conflictRule, Offers: paired(symbols, resolves), field: func(s *v1alpha1.Settings) any { return &s.Routing.Conflicts },
+	},
+	{
+		Path: "cluster.virtualIPSubnet", Type: TypePrefix, Flag: "virtual-ip-subnet", Example: DefaultVirtualSubnet.String(),
+		Doc:   "The IPv4 prefix that virtual addresses are taken from; \"\" finds a free one.",
+		check: virtualIPSubnet, field: func(s *v1alpha1.Settings) any { return &s.Cluster.VirtualIPSubnet },
+	},
+	{
+		Path: "cluster.virtualIPv6Subnet", Type: TypePrefix, Flag: "virtual-ipv6-subnet", Example: "fd00:246::/48",
+		Doc:   "The IPv6 prefix that virtual addresses are taken from; \"\" finds a free one.",
+		check: virtualIPv6Subnet, field: func(s *v1alpha1.Settings) any { return &s.Cluster.VirtualIPv6Subnet },
 	},
 	{
 		Path: "cluster.serviceSubnets", Type: TypePrefixes, Flag: "service-subnets", Example: "10.130.0.0/16",
@@ -84,6 +102,11 @@ var keys = []Key{
 		Path: "cluster.podSubnets", Type: TypePrefixes, Flag: "pod-subnets", Example: "10.132.0.0/16",
 		Doc:   "The cluster's pod prefixes, instead of those the gateway found.",
 		check: routedPrefix, field: func(s *v1alpha1.Settings) any { return &s.Cluster.PodSubnets },
+	},
+	{
+		Path: "proxyVia", Type: TypeProxyVia, Flag: "proxy-via", Example: "all=" + WorkloadGateway,
+		Doc:   "Subnets reached by virtual addresses, whoever else routes them, and the workload that reaches them: gateway; service, pods, also and all stand for the cluster's own. No two may have an address in common.",
+		check: proxyVia, Offers: paired(symbols, workloads), field: func(s *v1alpha1.Settings) any { return &s.ProxyVia },
 	},
 	{
 		Path: "dns.namespaces", Type: TypeNames, Flag: "dns-namespaces", Example: "shop",
@@ -147,19 +170,25 @@ func sections() []string {
 
 // list returns the entries of a list as text; nil if the settings do not say anything.
 func (k Key) list(s *v1alpha1.Settings) []string {
-	if f, ok := k.field(s).(*[]v1alpha1.ConflictRule); ok {
-		return entriesOfConflicts(*f)
+	switch f := k.field(s).(type) {
+	case *[]v1alpha1.ConflictRule:
+		return entriesOf(*f, conflictParts)
+	case *[]v1alpha1.ProxyVia:
+		return entriesOf(*f, viaParts)
 	}
 	return *k.field(s).(*[]string)
 }
 
 // setList stores entries that check has accepted.
 func (k Key) setList(s *v1alpha1.Settings, texts []string) {
-	if f, ok := k.field(s).(*[]v1alpha1.ConflictRule); ok {
-		*f = conflictsOfEntries(texts)
-		return
+	switch f := k.field(s).(type) {
+	case *[]v1alpha1.ConflictRule:
+		*f = pairsOf(texts, conflictParts)
+	case *[]v1alpha1.ProxyVia:
+		*f = pairsOf(texts, viaParts)
+	case *[]string:
+		*f = texts
 	}
-	*k.field(s).(*[]string) = texts
 }
 
 // keysIn returns the last parts of the paths in one section.

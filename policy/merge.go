@@ -25,14 +25,17 @@ type Layer struct {
 
 // Merge puts layers together, highest precedence first. A list replaces those of lower precedence,
 // unless its entries begin with "+": then it extends them; a scalar replaces. Defaults fill the rest.
-// A layer with a bad value is an error, and nothing is returned then.
+// A layer with a bad value is an error, and so are entries of proxyVia with addresses in common; nothing
+// is returned then.
 func Merge(layers ...Layer) (Settings, Provenance, error) {
 	m, err := newMerger(layers)
 	if err != nil {
 		return Settings{}, nil, err
 	}
-	s := m.settings()
-	s.Narrowed = m.narrowed
+	s, err := m.settings()
+	if err != nil {
+		return Settings{}, nil, err
+	}
 	return s, m.from, nil
 }
 
@@ -62,13 +65,25 @@ type merger struct {
 	inForce  map[string][]entry // what was made of each key; a scalar is one entry
 }
 
-func (m *merger) settings() Settings {
+func (m *merger) settings() (Settings, error) {
 	s := Settings{
-		ServiceSubnets: prefixesOf(m.list("cluster.serviceSubnets")),
-		PodSubnets:     prefixesOf(m.list("cluster.podSubnets")),
-		DNS:            m.dns(),
-		MTU:            m.integer("transport.mtu"),
+		Routing:           m.routing(),
+		OnConflict:        Resolve(m.scalar("routing.onConflict")),
+		OnConflictFrom:    m.from["routing.onConflict"][0],
+		VirtualSubnet:     m.prefix("cluster.virtualIPSubnet"),
+		VirtualIPv6Subnet: m.prefix("cluster.virtualIPv6Subnet"),
+		ServiceSubnets:    prefixesOf(m.list("cluster.serviceSubnets")),
+		PodSubnets:        prefixesOf(m.list("cluster.podSubnets")),
+		DNS:               m.dns(),
+		MTU:               m.integer("transport.mtu"),
 	}
+	s.Narrowed = m.narrowed
+	return s, checkVia(s, nil)
+}
+
+// routing merges all that says what becomes of prefixes into one list of rules, sorted.
+func (m *merger) routing() []RoutingRule {
+	var rules []RoutingRule
 	for _, section := range []struct {
 		key     string
 		resolve Resolve
@@ -78,18 +93,19 @@ func (m *merger) settings() Settings {
 		{"routing.neverProxySubnets", ResolveNever},
 	} {
 		for _, e := range m.list(section.key) {
-			s.Routing = append(s.Routing, m.enforced(section.key, routingRule(e.text, section.resolve, e.origin)))
+			rules = append(rules, m.enforced(section.key, routingRule(e.text, section.resolve, e.origin)))
 		}
 	}
 	for _, e := range m.list("routing.conflicts") {
 		subnet, resolve, _ := strings.Cut(e.text, "=")
-		s.Routing = append(s.Routing, m.enforced("routing.conflicts", routingRule(subnet, Resolve(resolve), e.origin)))
+		rules = append(rules, m.enforced("routing.conflicts", routingRule(subnet, Resolve(resolve), e.origin)))
 	}
-	s.Routing = settle(m.obey(s.Routing), RoutingRule.subnet)
-	s.OnConflict = Resolve(m.scalar("routing.onConflict"))
-	s.OnConflictFrom = m.from["routing.onConflict"][0]
-	slices.SortFunc(s.Routing, compareRules)
-	return s
+	for _, e := range m.list(keyProxyVia) {
+		rules = append(rules, m.enforced(keyProxyVia, viaRule(e.text, e.origin)))
+	}
+	rules = settle(m.obey(rules), RoutingRule.subnet)
+	slices.SortFunc(rules, compareRules)
+	return rules
 }
 
 func (m *merger) dns() DNSSettings {
@@ -194,6 +210,15 @@ func (m *merger) duration(path string) time.Duration {
 		panic("policy: " + path + ": " + err.Error())
 	}
 	return d
+}
+
+// prefix returns a prefix, not valid for none.
+func (m *merger) prefix(path string) netip.Prefix {
+	text := m.scalar(path)
+	if text == "" {
+		return netip.Prefix{}
+	}
+	return netip.MustParsePrefix(text)
 }
 
 // origin returns where the first of the keys that has a position was written.

@@ -98,6 +98,9 @@ func TestMergeScalars(t *testing.T) {
 	if got := from["dns.lookupTimeout"][0].String(); got != "user file user-file.yaml:1" {
 		t.Errorf("lookupTimeout from %s", got)
 	}
+	if s, _, _ := Merge(layer(t, SourceFile, "cluster: {virtualIPSubnet: 211.55.48.0/20, virtualIPv6Subnet: 'fd00:246::/48'}")); s.VirtualSubnet.String() != "211.55.48.0/20" || s.VirtualIPv6Subnet.String() != "fd00:246::/48" {
+		t.Errorf("virtual subnets %s, %s", s.VirtualSubnet, s.VirtualIPv6Subnet)
+	}
 	if s, _, _ := Merge(); s.DNS.LookupTimeout != DefaultLookupTimeout {
 		t.Errorf("default lookupTimeout %v", s.DNS.LookupTimeout)
 	}

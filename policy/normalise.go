@@ -21,8 +21,9 @@ type entryError struct {
 	err   error
 }
 
-// normalList checks the entries of a list and returns them in normal form, the "+" kept.
-func (k Key) normalList(entries []string) ([]string, []entryError) {
+// normalList checks the entries of a list, each and against one another, and returns them in normal form,
+// the "+" kept. at says where an entry was written.
+func (k Key) normalList(entries []string, at func(i int) Position) ([]string, []entryError) {
 	out := make([]string, 0, len(entries))
 	var errs []entryError
 	extends := isExtension(entries)
@@ -41,7 +42,26 @@ func (k Key) normalList(entries []string) ([]string, []entryError) {
 		}
 		out = append(out, normal)
 	}
-	return out, errs
+	if len(errs) > 0 {
+		return out, errs
+	}
+	return out, k.clashes(out, at)
+}
+
+// clashes returns what entries in normal form have against one another.
+func (k Key) clashes(entries []string, at func(i int) Position) []entryError {
+	if k.Type != TypeProxyVia {
+		return nil
+	}
+	rules := make([]RoutingRule, len(entries))
+	for i, e := range entries {
+		rules[i] = viaRule(strings.TrimPrefix(e, extend), Origin{Position: at(i)})
+	}
+	var errs []entryError
+	for _, c := range viaClashes(rules, nil) {
+		errs = append(errs, entryError{c.second, errors.New(c.problem(rules))})
+	}
+	return errs
 }
 
 // setText stores a value that check has accepted, in a key that is no list.
@@ -116,7 +136,7 @@ func (k Key) setFromText(s *v1alpha1.Settings, text string) error {
 			entries = append(entries, e)
 		}
 	}
-	normal, errs := k.normalList(entries)
+	normal, errs := k.normalList(entries, func(int) Position { return Position{} })
 	if len(errs) > 0 {
 		return errs[0].err
 	}
@@ -161,10 +181,10 @@ func (l *Layer) normalList(k Key, out *v1alpha1.Settings) (problems []error) {
 	if list == nil {
 		return nil
 	}
-	normal, errs := k.normalList(list)
+	at := func(i int) Position { return l.origin(entryKey(k.Path, i), k.Path).Position }
+	normal, errs := k.normalList(list, at)
 	for _, e := range errs {
-		key := entryKey(k.Path, e.index)
-		problems = append(problems, &SettingError{l.origin(key, k.Path).Position, key, e.err.Error()})
+		problems = append(problems, &SettingError{at(e.index), entryKey(k.Path, e.index), e.err.Error()})
 	}
 	k.setList(out, normal)
 	return problems

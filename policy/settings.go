@@ -86,6 +86,14 @@ type RoutingRule struct {
 // takes reports whether a rule of its kind takes something from the host.
 func (r RoutingRule) takes() bool { return r.Resolve == ResolveAllow || r.Resolve == ResolveAlso }
 
+// leaves reports whether a rule leaves what others route to them.
+func (r RoutingRule) leaves() bool {
+	return r.Resolve == ResolveYield || r.Resolve == ResolveVirtualize
+}
+
+// decides reports whether a rule says who has what the cluster and others both claim.
+func (r RoutingRule) decides() bool { return r.Resolve == ResolveAllow || r.leaves() }
+
 // subnet is the rule's prefix or symbol as it was written.
 func (r RoutingRule) subnet() string {
 	if r.Symbol != "" {
@@ -96,7 +104,7 @@ func (r RoutingRule) subnet() string {
 
 // Without returns the settings without what source would take from the host: its allowed and
 // also-proxied prefixes and its domains. It is how a plan looks before the user agreed to a cluster's
-// Policy. Never-proxied and yielded prefixes take nothing and stay.
+// Policy. What is never proxied, yielded or reached by virtual addresses takes nothing and stays.
 func (s Settings) Without(source Source) Settings {
 	s.Routing = slices.DeleteFunc(slices.Clone(s.Routing), func(r RoutingRule) bool {
 		return r.Origin.Source == source && r.takes()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -119,3 +120,57 @@ func mtu(s string) (string, error) {
 
 // lastAddr is the last address of p.
 func lastAddr(p netip.Prefix) netip.Addr { return netipx.PrefixLastIP(p) }
+
+// othersUse are ranges that programs beside VPNs take addresses from without a route that tells.
+var othersUse = []wellKnown{
+	{netip.MustParsePrefix("100.64.0.0/10"), "carrier-grade NAT, which Tailscale and others use (RFC 6598)"},
+	{netip.MustParsePrefix("198.18.0.0/15"), "benchmarking, which other programs take virtual addresses from (RFC 2544)"},
+}
+
+// Bounds of the virtual subnets' lengths.
+const (
+	minVirtualBits4, maxVirtualBits4 = 4, 28
+	minVirtualBits6, maxVirtualBits6 = 32, 64
+)
+
+// virtualIPSubnet reads the prefix that virtual IPv4 addresses are taken from, or "".
+func virtualIPSubnet(s string) (string, error) {
+	if s == "" {
+		return "", nil
+	}
+	p, err := ParsePrefix(s)
+	switch {
+	case err != nil:
+		return "", err
+	case !p.Addr().Is4():
+		return "", fmt.Errorf("%q is an IPv6 prefix; write an IPv4 prefix, such as %s, and IPv6 in cluster.virtualIPv6Subnet", s, DefaultVirtualSubnet)
+	case p.Bits() < minVirtualBits4 || p.Bits() > maxVirtualBits4:
+		return "", fmt.Errorf("%q has a length of %d; write an IPv4 prefix of length %d to %d, such as %s", s, p.Bits(), minVirtualBits4, maxVirtualBits4, DefaultVirtualSubnet)
+	}
+	for _, r := range slices.Concat(neverRouted, othersUse) {
+		if !r.prefix.IsSingleIP() && r.prefix.Overlaps(p) { // the broadcast address is one of class E that is not handed out
+			return "", fmt.Errorf("%q overlaps %s, %s; write an IPv4 prefix that nobody uses, such as %s", s, r.prefix, r.reason, DefaultVirtualSubnet)
+		}
+	}
+	return p.String(), nil
+}
+
+// virtualIPv6Subnet reads the prefix that virtual IPv6 addresses are taken from, or "".
+func virtualIPv6Subnet(s string) (string, error) {
+	if s == "" {
+		return "", nil
+	}
+	p, err := ParsePrefix(s)
+	const example = "such as fd00:246::/48"
+	switch {
+	case err != nil:
+		return "", err
+	case p.Addr().Is4():
+		return "", fmt.Errorf("%q is an IPv4 prefix; write an IPv6 prefix, %s, and IPv4 in cluster.virtualIPSubnet", s, example)
+	case !covers(uniqueLocal6, p):
+		return "", fmt.Errorf("%q is not inside %s; write a unique local prefix (RFC 4193), %s", s, uniqueLocal6, example)
+	case p.Bits() < minVirtualBits6 || p.Bits() > maxVirtualBits6:
+		return "", fmt.Errorf("%q has a length of %d; write an IPv6 prefix of length %d to %d, %s", s, p.Bits(), minVirtualBits6, maxVirtualBits6, example)
+	}
+	return p.String(), nil
+}

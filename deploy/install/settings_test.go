@@ -21,6 +21,10 @@ func TestCheckValues(t *testing.T) {
 		{"a team's settings", []string{"client.routing.allowConflictingSubnets={10.128.0.0/9}"}, nil},
 		{"a prefix with host bits", []string{"client.routing.alsoProxySubnets={10.128.0.1/9}"}, []string{"routing.alsoProxySubnets[0]", "10.128.0.0/9"}},
 		{"a namespace in capitals", []string{"client.dns.namespaces={Shop}"}, []string{"dns.namespaces[0]", `"Shop"`}},
+		{"subnets reached twice", []string{
+			"client.proxyVia[0].subnet=all,client.proxyVia[0].workload=gateway,client.proxyVia[1].subnet=pods,client.proxyVia[1].workload=gateway"},
+			[]string{"proxyVia[1]", "pods=gateway overlaps all=gateway"}},
+		{"a virtual subnet that others use", []string{"client.cluster.virtualIPSubnet=100.64.0.0/12"}, []string{"cluster.virtualIPSubnet", "carrier-grade NAT"}},
 		{"an egress prefix with host bits", []string{"egress.allow={192.0.2.1/24}"}, []string{"egress.allow[0]", "192.0.2.0/24"}},
 		{"several at once", []string{"egress.allow={10.0.0.0/33}", "client.transport.mtu=100"}, []string{"egress.allow[0]", "transport.mtu"}},
 		{"no cluster scope and no subnets", []string{"discovery.clusterScope=false,discovery.podSubnets={10.132.0.0/16}"}, []string{"discovery.serviceSubnets"}},

@@ -27,10 +27,15 @@ const connectLong = `Connect this workstation to a cluster: its pods, services a
 program until ` + "`culvert quit`" + `. The command returns when the tunnel stands.
 
 Where a network of this host, such as a VPN, already routes addresses of the cluster,
-nothing is changed: the overlaps are listed with their owners, and the exit code is 3.`
+nothing is changed: the overlaps are listed with their owners, and the exit code is 3.
+With --on-conflict virtualize the other network keeps them, and the cluster's names
+resolve to virtual addresses there; with --proxy-via SUBNET=gateway, or --vnat SUBNET
+for short, a part of the cluster is reached by virtual addresses in any case.`
 
 const connectExamples = `  sudo culvert connect
   sudo culvert connect --context staging -n shop
+  sudo culvert connect --on-conflict virtualize
+  sudo culvert connect --proxy-via all=gateway
   sudo culvert connect --allow-conflicting-subnets 10.130.0.0/16,10.132.0.0/16
   sudo culvert connect -f culvert.yaml --foreground`
 

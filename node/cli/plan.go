@@ -38,7 +38,8 @@ anew with these flags (and not those it was started with) would come to.
 
 The exit code is 3 if connecting would be refused over a conflict, else 0.`,
 		Example: `  culvert plan
-  culvert plan --on-conflict yield
+  culvert plan --on-conflict virtualize
+  culvert plan --vnat service,pods
   culvert plan --diff --never-proxy 10.130.7.9/32
   culvert plan -o json | jq .plan.routes`,
 		Args: cobra.NoArgs,

@@ -17,6 +17,9 @@ func bindRequest(cmd *cobra.Command, r *report.Request) {
 	flags := cmd.Flags()
 	flags.StringVarP(&r.ConfigFile, "config", "f", "", "file with settings; see config.example.yaml")
 	config.BindFlags(flags)
+	for flag, values := range config.Offers() {
+		cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) //nolint:errcheck // the flag exists
+	}
 	r.Kube.BindFlags(flags)
 }
 

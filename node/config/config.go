@@ -37,6 +37,18 @@ func BindFlags(flags *pflag.FlagSet) {
 			flags.String(key.Flag, "", usage)
 		}
 	}
+	bindVNAT(flags)
+}
+
+// Offers returns, by flag, the values that a shell may offer.
+func Offers() map[string][]string {
+	out := map[string][]string{vnatFlag: policy.Symbols()}
+	for _, key := range ownKeys() {
+		if len(key.Offers) > 0 {
+			out[key.Flag] = key.Offers
+		}
+	}
+	return out
 }
 
 // firstSentence returns the first sentence of doc as a flag's usage has it: lower case, no period.
@@ -46,23 +58,26 @@ func firstSentence(doc string) string {
 	return strings.ToLower(sentence[:1]) + sentence[1:]
 }
 
-// FromCommand returns the settings that the command line and the environment give.
+// FromCommand returns the settings that the command line and the environment give. An entry of proxyVia
+// that --vnat gave has no workload: [Layers] fills it in.
 func FromCommand(flags *pflag.FlagSet) (fromFlags, fromEnvironment v1alpha1.Settings, err error) {
-	v := viper.New()
+	ofFlags, ofEnvironment := viper.New(), viper.New()
 	flagTree, envTree := map[string]any{}, map[string]any{}
 	for _, key := range ownKeys() {
-		if err := errors.Join(v.BindPFlag(key.Path, flags.Lookup(key.Flag)), v.BindEnv(key.Path, key.Env)); err != nil {
+		if err := errors.Join(ofFlags.BindPFlag(key.Path, flags.Lookup(key.Flag)), ofEnvironment.BindEnv(key.Path, key.Env)); err != nil {
 			return fromFlags, fromEnvironment, err
 		}
-		tree := envTree
 		if flags.Changed(key.Flag) {
-			tree = flagTree
-		} else if _, set := os.LookupEnv(key.Env); !set {
-			continue
+			plant(flagTree, key.Path, read(ofFlags, key))
 		}
-		plant(tree, key.Path, read(v, key))
+		if _, set := os.LookupEnv(key.Env); set {
+			plant(envTree, key.Path, read(ofEnvironment, key))
+		}
 	}
-	return fromFlags, fromEnvironment, errors.Join(settings(flagTree, &fromFlags), settings(envTree, &fromEnvironment))
+	if err := errors.Join(settings(flagTree, &fromFlags), settings(envTree, &fromEnvironment)); err != nil {
+		return fromFlags, fromEnvironment, err
+	}
+	return fromFlags, fromEnvironment, addVNAT(flags, &fromFlags)
 }
 
 func read(v *viper.Viper, key policy.Key) any {
@@ -72,8 +87,8 @@ func read(v *viper.Viper, key policy.Key) any {
 		for _, part := range v.GetStringSlice(key.Path) { // from the environment, one text
 			out = append(out, strings.FieldsFunc(part, func(r rune) bool { return r == ',' || r == ' ' })...)
 		}
-		if key.Type == policy.TypeConflicts {
-			return conflicts(out)
+		if fields := key.Type.Fields(); fields != nil {
+			return pairs(out, fields)
 		}
 		return append([]string{}, out...)
 	case key.Type == policy.TypeInteger:
@@ -82,11 +97,13 @@ func read(v *viper.Viper, key policy.Key) any {
 	return v.GetString(key.Path)
 }
 
-// conflicts parts entries SUBNET=RESOLVE; what is wrong with one is told when layers are merged.
-func conflicts(texts []string) []v1alpha1.ConflictRule {
-	out := make([]v1alpha1.ConflictRule, len(texts))
+// pairs parts entries SUBNET=WORD into mappings of two fields; what is wrong with one is told when layers
+// are merged.
+func pairs(texts, fields []string) []map[string]string {
+	out := make([]map[string]string, len(texts))
 	for i, text := range texts {
-		out[i].Subnet, out[i].Resolve, _ = strings.Cut(text, "=")
+		subnet, word, _ := strings.Cut(text, "=")
+		out[i] = map[string]string{fields[0]: subnet, fields[1]: word}
 	}
 	return out
 }
@@ -132,6 +149,7 @@ func Layers(s Sources) ([]policy.Layer, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.Flags.ProxyVia = withVNAT(s.Flags.ProxyVia, flags)
 	environment, err := named(s.Environment, func(k policy.Key) string { return k.Env })
 	if err != nil {
 		return nil, err
@@ -200,16 +218,26 @@ func named(s v1alpha1.Settings, name func(policy.Key) string) (policy.Positions,
 	if err != nil {
 		return nil, err
 	}
-	var tree map[string]map[string]any // section, key
+	var tree map[string]any // keys without a section, or sections
 	if err := json.Unmarshal(data, &tree); err != nil {
 		return nil, err
 	}
 	positions := policy.Positions{}
 	for _, key := range ownKeys() {
-		section, rest, _ := strings.Cut(key.Path, ".")
-		if _, present := tree[section][rest]; present {
+		if planted(tree, key.Path) {
 			positions[key.Path] = policy.Position{Name: name(key)}
 		}
 	}
 	return positions, nil
+}
+
+// planted reports whether there is a value at a dotted path of nested maps.
+func planted(tree map[string]any, path string) bool {
+	section, rest, nested := strings.Cut(path, ".")
+	if !nested {
+		_, present := tree[section]
+		return present
+	}
+	sub, ok := tree[section].(map[string]any)
+	return ok && planted(sub, rest)
 }

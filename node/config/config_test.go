@@ -95,6 +95,77 @@ func TestFlagsWinOverEnvironmentOverFileOverUserFile(t *testing.T) {
 	}
 }
 
+// merged returns what args, on top of the environment, come to.
+func merged(t *testing.T, args ...string) (policy.Settings, policy.Provenance, error) {
+	t.Helper()
+	flags, environment, err := FromCommand(parse(t, args...))
+	if err != nil {
+		return policy.Settings{}, nil, err
+	}
+	layers, err := Layers(Sources{Flags: flags, Environment: environment})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return policy.Merge(layers...)
+}
+
+// TestVNAT: --vnat adds to --proxy-via and is named where it is meant.
+func TestVNAT(t *testing.T) {
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	for name, tc := range map[string]struct {
+		args        []string
+		environment string
+		want        string // rules and where the key comes from
+		err         string
+	}{
+		"short":              {args: []string{"--vnat", "all"}, want: "all=gateway flag --vnat; flag --vnat"},
+		"long":               {args: []string{"--proxy-via", "all=gateway"}, want: "all=gateway flag --proxy-via; flag --proxy-via"},
+		"repeated, commas":   {args: []string{"--vnat", "pods,service", "--vnat", "10.0.0.0/8"}, want: "pods=gateway flag --vnat, service=gateway flag --vnat, 10.0.0.0/8=gateway flag --vnat; flag --vnat"},
+		"both add up":        {args: []string{"--vnat", "pods", "--proxy-via", "service=gateway"}, want: "pods=gateway flag --vnat, service=gateway flag --proxy-via; flag --proxy-via and --vnat"},
+		"the environment":    {environment: "pods=gateway, service=gateway", want: "pods=gateway environment CULVERT_PROXY_VIA, service=gateway environment CULVERT_PROXY_VIA; environment CULVERT_PROXY_VIA"},
+		"replaces it":        {args: []string{"--vnat", "pods"}, environment: "service=gateway", want: "pods=gateway flag --vnat; flag --vnat"},
+		"extends it":         {args: []string{"--vnat", "+pods"}, environment: "service=gateway", want: "pods=gateway flag --vnat, service=gateway environment CULVERT_PROXY_VIA; flag --vnat, environment CULVERT_PROXY_VIA"},
+		"not given":          {want: "; default"},
+		"nothing in it":      {args: []string{"--vnat", ""}, want: "; default"},
+		"a bad prefix":       {args: []string{"--proxy-via", "pods=gateway", "--vnat", "10.0.0.1/8"}, err: `--vnat: proxyVia[1]: "10.0.0.1/8" has bits set behind its length of 8; write 10.0.0.0/8`},
+		"another workload":   {args: []string{"--proxy-via", "pods=echo", "--vnat", "service"}, err: `--proxy-via: proxyVia[0]: "echo" is not a workload that can be used; use gateway`},
+		"no workload":        {args: []string{"--proxy-via", "pods"}, err: `--proxy-via: "pods" names no workload; write SUBNET=WORKLOAD, such as all=gateway`},
+		"an empty workload":  {args: []string{"--proxy-via", "pods="}, err: `--proxy-via: "pods" names no workload; write SUBNET=WORKLOAD, such as all=gateway`},
+		"a workload":         {args: []string{"--vnat", "pods=gateway"}, err: `--vnat: "pods=gateway" names a workload; write --vnat pods, or --proxy-via pods=gateway`},
+		"both speak of one":  {args: []string{"--proxy-via", "10.0.0.0/8=gateway", "--vnat", "10.1.0.0/16"}, err: "--vnat: proxyVia[1]: 10.1.0.0/16=gateway overlaps 10.0.0.0/8=gateway (--proxy-via); an address can be reached in one way only, so leave one of them out"},
+		"twice":              {args: []string{"--vnat", "all,all"}, err: "--vnat: proxyVia[1]: all=gateway repeats all=gateway (--vnat); an address can be reached in one way only, so leave one of them out"},
+		"one only extends":   {args: []string{"--vnat", "+pods", "--proxy-via", "service=gateway"}, err: `--vnat: proxyVia[1]: "+pods=gateway": either all entries begin with "+", which extends the list of lower precedence, or none does, which replaces it`},
+		"the environment's ": {environment: "pods=", err: `CULVERT_PROXY_VIA: proxyVia[0]: "pods=" names no workload; write SUBNET=WORKLOAD, such as all=gateway`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if tc.environment != "" {
+				t.Setenv("CULVERT_PROXY_VIA", tc.environment)
+			}
+			s, from, err := merged(t, tc.args...)
+			if err != nil || tc.err != "" {
+				if err == nil || err.Error() != tc.err {
+					t.Errorf("\ngot  %v\nwant %s", err, tc.err)
+				}
+				return
+			}
+			var rules, origins []string
+			for _, r := range s.Routing {
+				text := string(r.Symbol)
+				if text == "" {
+					text = r.Prefix.String()
+				}
+				rules = append(rules, text+"="+r.Via+" "+r.Origin.String())
+			}
+			for _, o := range from["proxyVia"] {
+				origins = append(origins, o.String())
+			}
+			if got := strings.Join(rules, ", ") + "; " + strings.Join(origins, ", "); got != tc.want {
+				t.Errorf("\ngot  %s\nwant %s", got, tc.want)
+			}
+		})
+	}
+}
+
 func TestMissingFile(t *testing.T) {
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	if _, err := Layers(Sources{}); err != nil {

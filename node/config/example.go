@@ -25,22 +25,29 @@ func Example() string {
 	for _, key := range policy.Keys() {
 		parent, name, inSection := strings.Cut(key.Path, ".")
 		if !inSection {
-			fmt.Fprintf(&b, "\n# %s\n#%s: %s\n", key.Doc, key.Path, key.InFile(key.Example))
+			fmt.Fprintf(&b, "\n# %s\n%s#%s: %s\n", key.Doc, flagLine("", key), key.Path, key.InFile(key.Example))
 			continue
 		}
 		if parent != section {
 			fmt.Fprintf(&b, "\n#%s:\n", parent)
 			section = parent
 		}
-		fmt.Fprintf(&b, "  # %s\n  # --%s, %s; default %s\n", key.Doc, key.Flag, key.Env, defaultText(key))
-		fmt.Fprintf(&b, "#  %s: %s\n", name, key.InFile(key.Example))
+		fmt.Fprintf(&b, "  # %s\n%s#  %s: %s\n", key.Doc, flagLine("  ", key), name, key.InFile(key.Example))
 	}
 	return b.String()
+}
+
+// flagLine names a key's flag, variable and default; "" for what only a Policy has.
+func flagLine(indent string, key policy.Key) string {
+	if key.PolicyOnly() {
+		return ""
+	}
+	return fmt.Sprintf("%s# --%s, %s; default %s\n", indent, key.Flag, key.Env, defaultText(key))
 }
 
 func defaultText(key policy.Key) string {
 	if key.Type.IsList() {
 		return "none"
 	}
-	return key.Default
+	return key.InFile(key.Default)
 }

@@ -4,8 +4,11 @@ package v1alpha1
 // means "nothing said here": lists replace those of a source of lower precedence, and an entry that
 // begins with "+" extends them instead.
 type Settings struct {
-	Routing   RoutingSettings   `json:"routing,omitempty"`
-	Cluster   ClusterSettings   `json:"cluster,omitempty"`
+	Routing RoutingSettings `json:"routing,omitempty"`
+	Cluster ClusterSettings `json:"cluster,omitempty"`
+	// ProxyVia are the subnets that are reached by virtual addresses, whoever else routes them, and the
+	// workload that reaches each. No two may have an address in common.
+	ProxyVia  []ProxyVia        `json:"proxyVia,omitempty"`
 	DNS       DNSSettings       `json:"dns,omitempty"`
 	Transport TransportSettings `json:"transport,omitempty"`
 	// Enforce are the paths of keys that no other source may loosen, such as
@@ -23,7 +26,7 @@ type RoutingSettings struct {
 	// NeverProxySubnets keep the route they had. Of an also and a never the more specific wins.
 	NeverProxySubnets []string `json:"neverProxySubnets,omitempty"`
 	// OnConflict is what becomes of overlaps that nothing else settles: "error" (also if empty) refuses
-	// to connect, "yield" leaves them to the other network.
+	// to connect, "yield" leaves them to the other network, "virtualize" hides them behind virtual addresses.
 	OnConflict string `json:"onConflict,omitempty"`
 	// Conflicts settle overlaps prefix by prefix; the most specific counts.
 	Conflicts []ConflictRule `json:"conflicts,omitempty"`
@@ -33,12 +36,26 @@ type RoutingSettings struct {
 type ConflictRule struct {
 	// Subnet is a prefix, or one of the symbols service, pods, also, all.
 	Subnet string `json:"subnet"`
-	// Resolve is "allow", so that the cluster has them, or "yield", so that the other network keeps them.
+	// Resolve is "allow", so that the cluster has them, "yield", so that the other network keeps them, or
+	// "virtualize", so that it keeps them and the cluster's are reached by virtual addresses.
 	Resolve string `json:"resolve"`
 }
 
-// ClusterSettings override what the gateway discovered.
+// ProxyVia is a subnet that a workload reaches.
+type ProxyVia struct {
+	// Subnet is a prefix, or one of the symbols service, pods, also, all.
+	Subnet string `json:"subnet"`
+	// Workload is "gateway".
+	Workload string `json:"workload"`
+}
+
+// ClusterSettings say where virtual addresses come from, and override what the gateway discovered.
 type ClusterSettings struct {
+	// VirtualIPSubnet is the IPv4 prefix that virtual addresses are taken from, VirtualIPv6Subnet the IPv6
+	// one; "" finds a free one.
+	VirtualIPSubnet   string `json:"virtualIPSubnet,omitempty"`
+	VirtualIPv6Subnet string `json:"virtualIPv6Subnet,omitempty"`
+	// ServiceSubnets and PodSubnets stand in for what was discovered.
 	ServiceSubnets []string `json:"serviceSubnets,omitempty"`
 	PodSubnets     []string `json:"podSubnets,omitempty"`
 }
