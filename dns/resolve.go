@@ -195,10 +195,20 @@ func (s *Server) rewrite(st *state, m *wire.Msg, q *query, name, full string) fo
 		return !real && (foreign || st.cfg.standIn(addr))
 	})
 	for _, addr := range f.removed {
-		s.counters.blocked.Add(1)
-		s.event(Event{Kind: AddressBlocked, Source: SourceCluster, Name: name, Addr: addr})
+		s.blocked(name, addr)
+	}
+	for _, addr := range f.excused {
+		if !st.outward.hidden.contains(addr) {
+			s.blocked(name, addr)
+		}
 	}
 	return f
+}
+
+// blocked tells that the cluster named addr under name and clients do not get it.
+func (s *Server) blocked(name string, addr netip.Addr) {
+	s.counters.blocked.Add(1)
+	s.event(Event{Kind: AddressBlocked, Source: SourceCluster, Name: name, Addr: addr})
 }
 
 // foreign reports whether addr, as it is, would lead a program to this host instead of to the cluster.

@@ -59,7 +59,8 @@ type Event struct {
 
 type counters struct {
 	queries, cached, cluster, upstream, local, servfail, blocked, refused, dropped atomic.Uint64
-	withheld, virtual, noLease                                                     atomic.Uint64
+
+	withheld, virtual, noLease atomic.Uint64 // see show
 
 	tcp     atomic.Int64
 	latency histogram

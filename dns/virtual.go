@@ -85,11 +85,6 @@ func (c *Config) standIn(addr netip.Addr) bool {
 	return slices.ContainsFunc(c.VirtualSubnets, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
-// sameReal reports whether both lists, sorted, are twins of the same prefixes.
-func sameReal(a, b []Twin) bool {
-	return slices.EqualFunc(a, b, func(a, b Twin) bool { return a.Real == b.Real })
-}
-
 // moved returns addr, which lies in from, with the leading bits of to, which is as long.
 func moved(addr netip.Addr, from, to netip.Prefix) netip.Addr {
 	host, lead := addr.As16(), to.Addr().As16()

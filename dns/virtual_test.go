@@ -413,7 +413,8 @@ func TestOfTheClustersNamesOnlyRealAddressesAreBelieved(t *testing.T) {
 		m := new(wire.Msg).SetReply(q)
 		m.Answer = records(t, []string{"x.cluster.local. 5 IN A " + tt.named})
 		query, _ := parseQuery(pack(t, q))
-		s := NewServer(Options{Pool: newTestPool(1), Own: func(addr netip.Addr) bool { return addr == own }})
+		events := 0
+		s := NewServer(Options{Pool: newTestPool(1), Events: func(Event) { events++ }, Own: func(addr netip.Addr) bool { return addr == own }})
 		s.Set(cfg)
 		a, err := s.clusterAnswer(s.state.Load(), pack(t, m), &query, "x.cluster.local.", "x.cluster.local.")
 		if err != nil {
@@ -425,6 +426,9 @@ func TestOfTheClustersNamesOnlyRealAddressesAreBelieved(t *testing.T) {
 		}
 		if out.Rcode != tt.rcode || addresses(out) != tt.want || tt.want == "" && extendedError(out) != wire.ExtendedErrorCodeBlocked {
 			t.Errorf("%s: %v", tt.situation, out)
+		}
+		if blocked := tt.want == ""; blocked != (events == 1) || blocked != (s.Stats().Blocked == 1) {
+			t.Errorf("%s: %d events, %d blocked", tt.situation, events, s.Stats().Blocked)
 		}
 	}
 }
@@ -854,17 +858,25 @@ func BenchmarkRewrite(b *testing.B) {
 	}
 }
 
-// BenchmarkVirtualEndToEnd asks over UDP for one name from memory, as it is or behind a twin.
+// BenchmarkVirtualEndToEnd asks over UDP, by what becomes of the address: for one name from memory, and for a new one
+// each time.
 func BenchmarkVirtualEndToEnd(b *testing.B) {
-	gateway := startFake(b, zone(b, "echo.default.svc.cluster.local. 3600 IN A 10.132.0.7"))
-	for _, kind := range []string{"native", "twin"} {
+	address := rr(b, "x. 3600 IN A 10.132.0.7").(*wire.A).A
+	gateway := startFake(b, func(q *wire.Msg, _ bool) *wire.Msg {
+		m := new(wire.Msg).SetReply(q)
+		m.Answer = []wire.RR{&wire.A{Hdr: wire.RR_Header{Name: q.Question[0].Name, Rrtype: wire.TypeA, Class: wire.ClassINET, Ttl: 30}, A: address}}
+		return m
+	})
+	for _, kind := range []string{"native", "twin", "pool"} {
 		cfg := connected(gateway)
-		if kind == "twin" {
-			cfg.Twins, cfg.Hidden = twoWay.Twins, twoWay.Hidden
+		if kind != "native" {
+			cfg.Twins = []Twin{{Real: netip.MustParsePrefix("10.132.0.0/16"), Virtual: netip.MustParsePrefix("246.132.0.0/16"), Pooled: kind == "pool"}}
+			cfg.Hidden = prefixes("10.132.0.0/16")
 		}
-		r := startResolver(b, cfg, Options{})
-		b.Run(kind, func(b *testing.B) {
+		r := startResolver(b, cfg, Options{Pool: newTestPool(1)})
+		b.Run("cached-"+kind, func(b *testing.B) {
 			load(b, r.addr, 16, func(int) string { return "echo.default.svc.cluster.local." })
 		})
+		b.Run("first-"+kind, func(b *testing.B) { load(b, r.addr, 1, freshName()) })
 	}
 }
