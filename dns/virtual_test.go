@@ -319,8 +319,12 @@ func TestVirtualAddressesAreNotRememberedForLong(t *testing.T) {
 }
 
 func TestReverseNamesOfVirtualAddresses(t *testing.T) {
-	r, gateway, _, _ := hidingResolver(t, hidingZone(t))
+	r, gateway, _, pool := hidingResolver(t, hidingZone(t))
 	r.lookup("pooled", wire.TypeA) // leases 211.55.48.1
+	pool.resize(3)
+	if vip, err := pool.Lease(netip.MustParseAddr("10.200.0.1"), "x."); err != nil || vip.String() != "211.55.48.3" {
+		t.Fatal(vip, err)
+	}
 	for _, tt := range []struct {
 		situation, name string
 		rcode           int
@@ -333,6 +337,7 @@ func TestReverseNamesOfVirtualAddresses(t *testing.T) {
 		{"of the pool", "1.48.55.211.in-addr.arpa.", wire.RcodeSuccess, "pooled.default.svc.cluster.local.", true},
 		{"of the pool, without a name", "2.48.55.211.in-addr.arpa.", wire.RcodeNameError, "", true},
 		{"of the pool, not leased", "9.48.55.211.in-addr.arpa.", wire.RcodeNameError, "", false},
+		{"of the pool, leased for what has no twin any more", "3.48.55.211.in-addr.arpa.", wire.RcodeNameError, "", false},
 		{"below an address", "b._dns-sd._udp.7.4.132.246.in-addr.arpa.", wire.RcodeNameError, "", false},
 		{"the zone", "132.246.in-addr.arpa.", wire.RcodeSuccess, "", false},
 		{"a part of the pool's zone", "48.55.211.in-addr.arpa.", wire.RcodeSuccess, "", false},
@@ -685,6 +690,7 @@ func FuzzVirtual(f *testing.F) {
 	m.Compress = true
 	f.Add(pack(f, m), wire.TypeA)
 	m.Answer = records(f, []string{"x.cluster.local. 5 IN A 10.132.0.1", "x.cluster.local. 5 IN RRSIG A 8 3 5 20300101000000 20200101000000 1 cluster.local. AAAA"})
+	m.AuthenticatedData = true
 	f.Add(pack(f, m), wire.TypeANY)
 	m.Answer = records(f, []string{"x.cluster.local. 5 IN A 246.132.0.1", "x.cluster.local. 5 IN AAAA ::ffff:10.132.0.9"})
 	f.Add(pack(f, m), wire.TypeAAAA)
