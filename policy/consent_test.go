@@ -26,6 +26,7 @@ func TestConsent(t *testing.T) {
 		"the user says otherwise":           {vpn, "routing: {allowConflictingSubnets: []}", "routing: {allowConflictingSubnets: [10.128.0.0/9]}", nil},
 		"the user keeps it":                 {vpn, "routing: {neverProxySubnets: [10.0.0.0/8]}", "routing: {allowConflictingSubnets: [10.128.0.0/9]}", nil},
 		"never-proxied takes nothing":       {vpn, "", "routing: {neverProxySubnets: [10.128.0.0/9]}", nil},
+		"virtual addresses take nothing":    {vpn, "", "routing: {onConflict: virtualize, conflicts: [{subnet: service, resolve: virtualize}]}\nproxyVia: [{subnet: 10.20.0.0/16, workload: gateway}]\ncluster: {virtualIPSubnet: 211.55.48.0/20}", nil},
 		"an also-proxied prefix outside":    {office, "", "routing: {alsoProxySubnets: [192.0.2.0/24]}", []string{"send 192.0.2.0/24 through the cluster"}},
 		"an also-proxied prefix inside":     {office, "", "routing: {alsoProxySubnets: [10.130.4.0/24]}", nil},
 		"an also-proxied prefix of a VPN's": {vpn, "", "routing: {alsoProxySubnets: [10.20.0.0/16], allowConflictingSubnets: [10.20.0.0/16]}", []string{"take 10.20.0.0/16 (also) from 10.0.0.0/8 on tun0 (OpenVPN, table main)", "send 10.20.0.0/16 through the cluster"}},
@@ -92,16 +93,17 @@ func TestConsentText(t *testing.T) {
 func TestWithout(t *testing.T) {
 	s, _, err := Merge(
 		layer(t, SourceFile, "routing: {alsoProxySubnets: [+198.51.100.0/24]}"),
-		layer(t, SourcePolicy, "routing: {allowConflictingSubnets: [10.128.0.0/9], alsoProxySubnets: [192.0.2.0/24], neverProxySubnets: [10.130.0.9/32]}\ndns: {includeSuffixes: [corp.example]}"))
+		layer(t, SourcePolicy, "routing: {allowConflictingSubnets: [10.128.0.0/9], alsoProxySubnets: [192.0.2.0/24], neverProxySubnets: [10.130.0.9/32],\n"+
+			"  conflicts: [{subnet: service, resolve: virtualize}]}\nproxyVia: [{subnet: pods, workload: gateway}]\ndns: {includeSuffixes: [corp.example]}"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	left := s.Without(SourcePolicy)
-	want := []string{"never 10.130.0.9/32 policy policy.yaml:1", "also 198.51.100.0/24 file file.yaml:1"}
+	want := []string{"via pods policy policy.yaml:3", "virtualize service policy policy.yaml:2", "never 10.130.0.9/32 policy policy.yaml:1", "also 198.51.100.0/24 file file.yaml:1"}
 	if got := ruleTexts(left.Routing); !reflect.DeepEqual(got, want) || len(left.DNS.IncludeSuffixes) > 0 {
 		t.Errorf("got %q and %v", got, left.DNS.IncludeSuffixes)
 	}
-	if len(s.Routing) != 4 || len(s.DNS.IncludeSuffixes) != 1 {
+	if len(s.Routing) != 6 || len(s.DNS.IncludeSuffixes) != 1 {
 		t.Error("the settings themselves were changed")
 	}
 	if c := ConsentNeeded(Input{Settings: left, Cluster: lab, Facts: host(t, vpn)}); c.Needed {

@@ -284,6 +284,7 @@ func refusesBadValues(t *testing.T, l *lab) {
 		{"an endless host name", []string{"client", "host"}, strings.Repeat("a", 300), "Too long"},
 	})
 
+	via := func(subnet string) map[string]any { return map[string]any{"subnet": subnet, "workload": "gateway"} }
 	policies := l.installer.dynamic.Resource(policyResource).Namespace(l.namespace)
 	policy := func() *unstructured.Unstructured {
 		return &unstructured.Unstructured{Object: map[string]any{
@@ -305,7 +306,22 @@ func refusesBadValues(t *testing.T, l *lab) {
 		{"conflicts prefix by prefix", []string{"routing", "conflicts"}, []any{map[string]any{"subnet": "10.132.64.0/18", "resolve": "yield"}, map[string]any{"subnet": "all", "resolve": "allow"}}, ""},
 		{"a conflict without a resolution", []string{"routing", "conflicts"}, []any{map[string]any{"subnet": "10.132.64.0/18"}}, "resolve: Required value"},
 		{"a conflict of a word", []string{"routing", "conflicts"}, []any{map[string]any{"subnet": "corporate", "resolve": "allow"}}, `"corporate" is not an address prefix`},
-		{"enforced keys", []string{"enforce"}, list("routing.allowConflictingSubnets", "transport.mtu"), ""},
+		{"conflicts behind virtual addresses", []string{"routing"}, map[string]any{"onConflict": "virtualize", "conflicts": []any{map[string]any{"subnet": "pods", "resolve": "virtualize"}}}, ""},
+		{"virtual subnets", []string{"cluster"}, map[string]any{"virtualIPSubnet": "211.55.48.0/20", "virtualIPv6Subnet": "fd00:246::/48"}, ""},
+		{"virtual subnets to be found", []string{"cluster"}, map[string]any{"virtualIPSubnet": "", "virtualIPv6Subnet": ""}, ""},
+		{"an IPv6 prefix for IPv4", []string{"cluster", "virtualIPSubnet"}, "fd00:246::/48", "is not an IPv4 prefix of length 4 to 28"},
+		{"a virtual subnet too small", []string{"cluster", "virtualIPSubnet"}, "246.0.0.0/29", "of length 4 to 28"},
+		{"a virtual subnet with host bits", []string{"cluster", "virtualIPSubnet"}, "246.0.0.1/8", "without bits set behind its length"},
+		{"a virtual subnet inside what others use", []string{"cluster", "virtualIPSubnet"}, "100.96.0.0/16", "overlaps what others use"},
+		{"a virtual subnet around loopback", []string{"cluster", "virtualIPSubnet"}, "112.0.0.0/4", "overlaps what others use"},
+		{"a global prefix for IPv6", []string{"cluster", "virtualIPv6Subnet"}, "2001:db8::/48", "is not a prefix inside fc00::/7"},
+		{"a virtual subnet of IPv6 too large", []string{"cluster", "virtualIPv6Subnet"}, "fc00::/16", "of length 32 to 64"},
+		{"subnets by a workload", []string{"proxyVia"}, []any{via("+pods"), via("+10.130.0.0/17")}, ""},
+		{"a workload that is not there", []string{"proxyVia"}, []any{map[string]any{"subnet": "all", "workload": "echo"}}, `supported values: "gateway"`},
+		{"a subnet twice", []string{"proxyVia"}, []any{via("pods"), via("pods")}, "a subnet is there twice"},
+		{"all and one of them", []string{"proxyVia"}, []any{via("also"), via("all")}, "all means service, pods and also as well"},
+		{"subnets of which one extends", []string{"proxyVia"}, []any{via("+pods"), via("service")}, "either all subnets begin with +"},
+		{"enforced keys", []string{"enforce"}, list("routing.allowConflictingSubnets", "transport.mtu", "proxyVia", "cluster.virtualIPv6Subnet"), ""},
 		{"an enforced sentence", []string{"enforce"}, list("no VPN at all"), "is not the path of a key"},
 		{"namespaces", []string{"dns", "namespaces"}, list("default", "shop-1"), ""},
 		{"a namespace in capitals", []string{"dns", "namespaces"}, list("Shop"), "is not the name of a namespace"},

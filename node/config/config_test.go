@@ -1,9 +1,11 @@
 package config
 
 import (
+	"encoding/json"
 	"flag"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/culvert-dev/culvert/node/failure"
 	"github.com/culvert-dev/culvert/policy"
+	"github.com/culvert-dev/culvert/policy/v1alpha1"
 )
 
 var update = flag.Bool("update", false, "rewrite config.example.yaml")
@@ -107,6 +110,22 @@ func merged(t *testing.T, args ...string) (policy.Settings, policy.Provenance, e
 		t.Fatal(err)
 	}
 	return policy.Merge(layers...)
+}
+
+// TestAnEmptyListReachesTheUserHalf: settings of the command line travel as JSON, and "none" is something said.
+func TestAnEmptyListReachesTheUserHalf(t *testing.T) {
+	flags, _, err := FromCommand(parse(t, "--proxy-via", "", "--also-proxy", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.Marshal(flags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got v1alpha1.Settings
+	if err := json.Unmarshal(data, &got); err != nil || !reflect.DeepEqual(got, flags) || got.ProxyVia == nil || got.Routing.AlsoProxySubnets == nil {
+		t.Errorf("%s: %+v, %v", data, got, err)
+	}
 }
 
 // TestVNAT: --vnat adds to --proxy-via and is named where it is meant.

@@ -1,35 +1,35 @@
 package v1alpha1
 
 // Settings are the knobs of a connection, under the same names in every source. The zero value
-// means "nothing said here": lists replace those of a source of lower precedence, and an entry that
-// begins with "+" extends them instead.
+// means "nothing said here": lists replace those of a source of lower precedence, an empty one (not nil)
+// with none, and an entry that begins with "+" extends them instead.
 type Settings struct {
 	Routing RoutingSettings `json:"routing,omitempty"`
 	Cluster ClusterSettings `json:"cluster,omitempty"`
 	// ProxyVia are the subnets that are reached by virtual addresses, whoever else routes them, and the
 	// workload that reaches each. No two may have an address in common.
-	ProxyVia  []ProxyVia        `json:"proxyVia,omitempty"`
+	ProxyVia  []ProxyVia        `json:"proxyVia,omitzero"`
 	DNS       DNSSettings       `json:"dns,omitempty"`
 	Transport TransportSettings `json:"transport,omitempty"`
 	// Enforce are the paths of keys that no other source may loosen, such as
 	// "routing.allowConflictingSubnets". Only a Policy of the cluster has it.
-	Enforce []string `json:"enforce,omitempty"`
+	Enforce []string `json:"enforce,omitzero"`
 }
 
 // RoutingSettings say which prefixes go through the tunnel.
 type RoutingSettings struct {
 	// AllowConflictingSubnets are prefixes in which the cluster may take addresses from whoever
 	// routes them on the workstation; the symbols service, pods, also and all stand for the cluster's.
-	AllowConflictingSubnets []string `json:"allowConflictingSubnets,omitempty"`
+	AllowConflictingSubnets []string `json:"allowConflictingSubnets,omitzero"`
 	// AlsoProxySubnets are reached through the tunnel although they belong to neither services nor pods.
-	AlsoProxySubnets []string `json:"alsoProxySubnets,omitempty"`
+	AlsoProxySubnets []string `json:"alsoProxySubnets,omitzero"`
 	// NeverProxySubnets keep the route they had. Of an also and a never the more specific wins.
-	NeverProxySubnets []string `json:"neverProxySubnets,omitempty"`
+	NeverProxySubnets []string `json:"neverProxySubnets,omitzero"`
 	// OnConflict is what becomes of overlaps that nothing else settles: "error" (also if empty) refuses
 	// to connect, "yield" leaves them to the other network, "virtualize" hides them behind virtual addresses.
 	OnConflict string `json:"onConflict,omitempty"`
 	// Conflicts settle overlaps prefix by prefix; the most specific counts.
-	Conflicts []ConflictRule `json:"conflicts,omitempty"`
+	Conflicts []ConflictRule `json:"conflicts,omitzero"`
 }
 
 // ConflictRule settles the overlaps within one prefix.
@@ -56,16 +56,16 @@ type ClusterSettings struct {
 	VirtualIPSubnet   string `json:"virtualIPSubnet,omitempty"`
 	VirtualIPv6Subnet string `json:"virtualIPv6Subnet,omitempty"`
 	// ServiceSubnets and PodSubnets stand in for what was discovered.
-	ServiceSubnets []string `json:"serviceSubnets,omitempty"`
-	PodSubnets     []string `json:"podSubnets,omitempty"`
+	ServiceSubnets []string `json:"serviceSubnets,omitzero"`
+	PodSubnets     []string `json:"podSubnets,omitzero"`
 }
 
 // DNSSettings say which names are asked of the cluster.
 type DNSSettings struct {
 	// Namespaces become routing domains besides the connected one, so that NAME.NAMESPACE resolves.
-	Namespaces []string `json:"namespaces,omitempty"`
+	Namespaces []string `json:"namespaces,omitzero"`
 	// IncludeSuffixes are further domains asked of the cluster's resolver.
-	IncludeSuffixes []string `json:"includeSuffixes,omitempty"`
+	IncludeSuffixes []string `json:"includeSuffixes,omitzero"`
 	// LookupTimeout bounds one question to the cluster, a Go duration; "" means 4s.
 	LookupTimeout string `json:"lookupTimeout,omitempty"`
 }
