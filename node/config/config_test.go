@@ -50,6 +50,29 @@ func TestExampleFileIsValidOnceUncommented(t *testing.T) {
 	}
 }
 
+// TestDocumentedSettingsAreAccepted: what docs/settings.md shows is right, and every key it names exists.
+func TestDocumentedSettingsAreAccepted(t *testing.T) {
+	text, err := os.ReadFile("../../docs/settings.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(string(text), -1)
+	for _, block := range blocks {
+		if _, _, err := policy.Decode("docs/settings.md", []byte(block[1])); err != nil {
+			t.Errorf("%v\n%s", err, block[1])
+		}
+	}
+	named := regexp.MustCompile("`((?:routing|cluster|dns|transport)\\.\\w+)`").FindAllStringSubmatch(string(text), -1)
+	for _, key := range named {
+		if _, ok := policy.KeyByPath(key[1]); !ok {
+			t.Errorf("there is no key %s", key[1])
+		}
+	}
+	if len(blocks) < 4 || len(named) < 8 {
+		t.Errorf("only %d examples and %d keys were found", len(blocks), len(named))
+	}
+}
+
 // parse returns the flags of `culvert connect` as args set them.
 func parse(t *testing.T, args ...string) *pflag.FlagSet {
 	t.Helper()
