@@ -190,10 +190,12 @@ func (f *follower[T]) show(object *unstructured.Unstructured) error {
 }
 
 // forget makes the next attempt read the object anew where the server does not remember what came
-// after the version seen (HTTP 410).
+// after the version seen (HTTP 410), as it does when the definition of the resource was updated. That is
+// the good order of things: only other errors are returned.
 func (f *follower[T]) forget(err error) error {
 	if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
 		f.version = ""
+		return nil
 	}
 	return err
 }

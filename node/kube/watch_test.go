@@ -135,8 +135,9 @@ func TestForgottenVersionIsReadAnew(t *testing.T) {
 		"told by an event":   {want: "watch 1", answer: event("ERROR", expired)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, _, told := follow(t, first, step{want: "list", answer: text(list("9"))}, step{want: "watch 9", stay: true})
-			expect(t, told, "trouble", "gone", "well")
+			_, _, told := follow(t, first, step{want: "list", answer: text(list("9"))},
+				step{want: "watch 9", answer: event("ADDED", peerObject("mine", "u", "10")), stay: true})
+			expect(t, told, "gone", "10") // and no trouble
 		})
 	}
 }
