@@ -337,6 +337,7 @@ func TestSet(t *testing.T) {
 		"a pool that is none":   {Pools: []netip.Prefix{{}}, Leases: good.Leases},
 		"a twin that is longer": {Twins: []Twin{{mapped, netip.MustParsePrefix("241.0.0.0/17")}}, Leases: good.Leases},
 		"of another family":     {Twins: []Twin{{mapped, netip.MustParsePrefix("fd00::/16")}}, Leases: good.Leases},
+		"a twin in a pool":      {Pools: good.Pools, Twins: []Twin{{mapped, netip.MustParsePrefix("246.255.0.0/16")}}, Leases: good.Leases},
 		"a twin without prefix": {Twins: []Twin{{}}, Leases: good.Leases},
 	} {
 		if err := d.Set(bad); err == nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/culvert-dev/culvert/internal/packet"
 )
@@ -20,7 +21,7 @@ type Twin struct{ Real, Virtual netip.Prefix }
 
 // Table says what to translate. The zero value is nothing.
 type Table struct {
-	// Pools hold all VIPs. They and what is Virtual lie apart.
+	// Pools hold all VIPs, and nothing of what is Virtual.
 	Pools []netip.Prefix
 	// Twins are the pooled ones. Where one lies in another the longer counts, as for routes.
 	Twins []Twin
@@ -54,6 +55,9 @@ func compile(t Table) (*table, error) {
 	for _, w := range t.Twins {
 		if !w.Real.IsValid() || w.Real.Bits() != w.Virtual.Bits() || w.Real.Addr().Is4() != w.Virtual.Addr().Is4() {
 			return nil, fmt.Errorf("translate virtual IPs: %s cannot be the twin of %s", w.Virtual, w.Real)
+		}
+		if i := slices.IndexFunc(t.Pools, w.Virtual.Overlaps); i >= 0 {
+			return nil, fmt.Errorf("translate virtual IPs: pool %s overlaps %s, the twin of %s", t.Pools[i], w.Virtual, w.Real)
 		}
 		wire = append(wire, mapping{from: w.Real, to: w.Virtual})
 		back = append(back, mapping{from: w.Virtual, to: w.Real})
