@@ -323,7 +323,8 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte("routing: {alsoProxySubnets: [&a 10.0.0.0/8, *a]}"))
 	f.Add([]byte("dns: &d\n  ? [a]\n  : *d\n"))
 	f.Add([]byte("proxyVia: [&v {subnet: pods, workload: gateway}, {subnet: 'fd00::/8', workload: gateway}]"))
-	f.Add([]byte("proxyVia: [{subnet: +all, workload: gateway}, *v]\nenforce: [proxyVia]"))
+	f.Add([]byte("proxyVia: [{subnet: +all, workload: gateway}, *v]"))
+	f.Add([]byte("enforce: [proxyVia, cluster.virtualIPSubnet]"))
 	f.Add([]byte("cluster: {virtualIPSubnet: 240.0.0.0/4, virtualIPv6Subnet: 'FD00::/48'}"))
 	f.Add([]byte("routing: {onConflict: virtualize, conflicts: [{subnet: ' 10.0.0.0/8', resolve: 'virtualize '}]}"))
 	f.Add([]byte("transport: {mtu: 0x578}"))
@@ -341,7 +342,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil || !reflect.DeepEqual(s, again) {
 			t.Errorf("accepted %+v, but validation gives %+v, %v", s, again, err)
 		}
-		if _, _, err := Merge(Layer{Source: SourceFile, Settings: s, Positions: at}); err != nil {
+		if _, _, err := Merge(Layer{Source: SourcePolicy, Settings: s, Positions: at}); err != nil { // the one that may say enforce
 			t.Errorf("accepted %+v, but it does not merge: %v", s, err)
 		}
 	})
