@@ -3,6 +3,7 @@ package dataplane
 import (
 	"io"
 	"net"
+	"net/netip"
 	"testing"
 )
 
@@ -69,9 +70,8 @@ func BenchmarkTCPRoundTrip(b *testing.B) {
 
 // BenchmarkTCPConnect opens a connection, exchanges a byte and closes it.
 func BenchmarkTCPConnect(b *testing.B) {
-	b.Run("plane", func(b *testing.B) {
-		w := join(b, newPlane(b, Config{}))
-		to := serve(b, loopback4, echoTCP)
+	nativeAndTwin(b, func(b *testing.B, w *workstation, through via) {
+		to := through(serve(b, loopback4, echoTCP))
 		for b.Loop() {
 			c, err := w.dial(to)
 			if err != nil {
@@ -102,16 +102,28 @@ func touchAndClose(b *testing.B, c net.Conn) {
 
 // BenchmarkUDPRoundTrip is a datagram of 1,200 bytes and its echo.
 func BenchmarkUDPRoundTrip(b *testing.B) {
-	w := join(b, newPlane(b, Config{}))
-	c := w.dialUDP(echoUDP(b, loopback4))
-	buf := make([]byte, 1200)
-	b.SetBytes(1200)
-	for b.Loop() {
-		c.Write(buf)
-		if _, err := c.Read(buf); err != nil {
-			b.Fatal(err)
+	nativeAndTwin(b, func(b *testing.B, w *workstation, through via) {
+		c := w.dialUDP(through(echoUDP(b, loopback4)))
+		buf := make([]byte, 1200)
+		b.SetBytes(1200)
+		for b.Loop() {
+			c.Write(buf)
+			if _, err := c.Read(buf); err != nil {
+				b.Fatal(err)
+			}
 		}
-	}
+	})
+}
+
+// via is the address that a workstation uses for a server: its own, or its twin's.
+type via func(netip.AddrPort) netip.AddrPort
+
+// nativeAndTwin runs a benchmark through the plane by the server's own address ("plane") and by its twin.
+func nativeAndTwin(b *testing.B, do func(*testing.B, *workstation, via)) {
+	b.Run("plane", func(b *testing.B) {
+		do(b, join(b, newPlane(b, Config{})), func(a netip.AddrPort) netip.AddrPort { return a })
+	})
+	b.Run("twin", func(b *testing.B) { do(b, join(b, newTwinPlane(b, Config{})), twinOf) })
 }
 
 type halfCloser interface {
@@ -119,11 +131,10 @@ type halfCloser interface {
 	CloseWrite() error
 }
 
-// both runs a benchmark through the plane and over bare loopback.
+// both runs a benchmark through the plane, natively and by a twin, and over bare loopback.
 func both(b *testing.B, server func(*net.TCPConn), client func(*testing.B, halfCloser)) {
-	b.Run("plane", func(b *testing.B) {
-		w := join(b, newPlane(b, Config{}))
-		client(b, w.mustDial(serve(b, loopback4, server)))
+	nativeAndTwin(b, func(b *testing.B, w *workstation, through via) {
+		client(b, w.mustDial(through(serve(b, loopback4, server))))
 	})
 	b.Run("bare", func(b *testing.B) {
 		c, err := net.Dial("tcp", serve(b, loopback4, server).String())

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -17,6 +18,7 @@ type datagramFlow struct {
 	plane *Plane
 	peer  *peer
 	key   flowKey
+	to    netip.AddrPort // where it is sent: what key.dst stands for
 	sock  *datagramSocket
 	// idle is how long the flow may stay silent; active is when a datagram last passed (Unix
 	// nanoseconds).
@@ -40,26 +42,31 @@ func (p *Plane) datagramFlow(in *inbound, key flowKey) *datagramFlow {
 	if f != nil {
 		return f
 	}
-	if p.decide(in.peer, key.proto, key.src.Addr(), key.dst) != toNetwork {
+	switch to, r := p.decide(in.peer, key.proto, key.src.Addr(), key.dst); r {
+	case toNetwork:
+		return p.openDatagramFlow(in, key, to)
+	case nowhere:
+		p.metrics.result(key.proto, resultUnreachable)
+		p.answerError(in, packet.HostUnreachable)
+	default:
 		p.metrics.result(key.proto, resultDenied)
 		p.answerError(in, packet.Prohibited)
-		return nil
 	}
-	return p.openDatagramFlow(in, key)
+	return nil
 }
 
-func (p *Plane) openDatagramFlow(in *inbound, key flowKey) *datagramFlow {
+func (p *Plane) openDatagramFlow(in *inbound, key flowKey, to netip.AddrPort) *datagramFlow {
 	if !p.acquire(key.proto) {
 		p.overLimit(in, key.proto)
 		return nil
 	}
-	sock, err := p.openSocket(key)
+	sock, err := openSocket(key.proto, to)
 	if err != nil {
 		p.release(key.proto)
 		p.socketFailed(in, key.proto, err)
 		return nil
 	}
-	f := &datagramFlow{plane: p, peer: in.peer, key: key, sock: sock, idle: p.idleTime(key), header: in.header,
+	f := &datagramFlow{plane: p, peer: in.peer, key: key, to: to, sock: sock, idle: p.idleTime(key), header: in.header,
 		first: slices.Clone(in.bytes[:min(len(in.bytes), quoteLen)])}
 	f.touch()
 	if kept := in.peer.addDatagram(f); kept != f {
@@ -74,11 +81,11 @@ func (p *Plane) openDatagramFlow(in *inbound, key flowKey) *datagramFlow {
 	return f
 }
 
-func (p *Plane) openSocket(key flowKey) (*datagramSocket, error) {
-	if key.proto == Echo {
-		return openPing(key.dst.Addr())
+func openSocket(proto Proto, to netip.AddrPort) (*datagramSocket, error) {
+	if proto == Echo {
+		return openPing(to.Addr())
 	}
-	return openUDP(key.dst)
+	return openUDP(to)
 }
 
 func (p *Plane) idleTime(key flowKey) time.Duration {
@@ -112,7 +119,8 @@ func (p *Plane) socketFailed(in *inbound, proto Proto, err error) {
 }
 
 // addDatagram enters f among the flows of its Peer and starts its reader. It returns the flow that is
-// there: f, one that was quicker, or nil when a limit forbids it.
+// there: f, one that was quicker, or nil when a limit forbids it or its destination no longer stands for the
+// same.
 func (pr *peer) addDatagram(f *datagramFlow) *datagramFlow {
 	limits := f.plane.cfg.Limits
 	pr.mu.Lock()
@@ -120,7 +128,7 @@ func (pr *peer) addDatagram(f *datagramFlow) *datagramFlow {
 	if other := pr.dgrams[f.key]; other != nil {
 		return other
 	}
-	if pr.gone || len(pr.tcp)+len(pr.dgrams) >= limits.FlowsPerPeer || f.key.proto == Echo && pr.echoes >= limits.EchoPerPeer {
+	if pr.gone || pr.real(f.key.dst) != f.to || len(pr.tcp)+len(pr.dgrams) >= limits.FlowsPerPeer || f.key.proto == Echo && pr.echoes >= limits.EchoPerPeer {
 		return nil
 	}
 	pr.dgrams[f.key] = f
@@ -170,7 +178,7 @@ func (f *datagramFlow) read() {
 		case errors.As(err, &errno): // an ICMP error that came back; the socket goes on
 			f.failed(err)
 		case err != nil:
-			f.plane.cfg.Log.Warn("data plane: socket of a flow failed", "protocol", f.key.proto, "to", f.key.dst, "err", err)
+			f.plane.cfg.Log.Warn("data plane: socket of a flow failed", "protocol", f.key.proto, "to", f.to, "err", err)
 			f.close()
 			return
 		}

@@ -11,39 +11,56 @@ type route uint8
 
 const (
 	refused   route = iota // denied: RST or ICMP "administratively prohibited"
+	nowhere                // denied, and a twin that does not exist: ICMP "host unreachable"
 	toNetwork              // dialled with a socket of the pod
 	toGateway              // the gateway's own overlay address: echo and the local service
 )
 
-// decide is the one place where a flow is let through: from pr's node address src to dst (port 0 for
-// echo). What is refused here is refused whatever [Config].Permit says, except that [AllowReserved]
-// opens loopback, link-local and the gateway's own addresses.
-func (p *Plane) decide(pr *peer, proto Proto, src netip.Addr, dst netip.AddrPort) route {
-	a := dst.Addr()
-	if owner := p.peers.Load().overlay[a]; owner != nil {
-		if owner == pr && a == pr.gateway(src) {
-			return toGateway
-		}
-		return refused
+// decide is the one place where a flow is let through and where twins are translated: from pr's node address
+// src to dst (port 0 for echo), which stands for to. What to is decides; dst says only whether the gateway
+// itself is meant, which no twin stands for. What is refused here is refused whatever [Config].Permit says,
+// except that [AllowReserved] opens loopback, link-local and the gateway's own addresses.
+func (p *Plane) decide(pr *peer, proto Proto, src netip.Addr, dst netip.AddrPort) (to netip.AddrPort, r route) {
+	if dst.Addr() == pr.gateway(src) {
+		return dst, toGateway
 	}
-	if neverUnicast(a) {
-		return refused
+	to = pr.real(dst)
+	if !neverUnicast(dst.Addr()) && p.passes(src, proto, to) {
+		return to, toNetwork
 	}
-	switch p.cfg.Permit(src, proto, dst) {
+	if twinSpace(to.Addr()) {
+		return to, nowhere
+	}
+	return to, refused
+}
+
+// passes reports whether a flow from the node address src may go to the real address to.
+func (p *Plane) passes(src netip.Addr, proto Proto, to netip.AddrPort) bool {
+	a := to.Addr()
+	if neverUnicast(a) || p.peers.Load().overlay[a] != nil {
+		return false
+	}
+	switch p.cfg.Permit(src, proto, to) {
 	case AllowReserved:
-		return toNetwork
+		return true
 	case Allow:
-		if !p.reserved(a) {
-			return toNetwork
-		}
+		return !p.reserved(a)
 	}
-	return refused
+	return false
+}
+
+// twinSpace reports whether a is where the twins of Peers are. Clusters too may use these ranges; an address
+// there that is no twin and is not permitted as itself is taken for a twin that has gone.
+func twinSpace(a netip.Addr) bool {
+	return classE.Contains(a) && a != broadcast || uniqueLocal.Contains(a)
 }
 
 // Ranges that netip has no predicate for.
 var (
 	thisNetwork  = netip.MustParsePrefix("0.0.0.0/8")     // RFC 791: this host on this network
+	classE       = netip.MustParsePrefix("240.0.0.0/4")   // RFC 1112: reserved, nowhere routed
 	broadcast    = netip.MustParseAddr("255.255.255.255") // RFC 919
+	uniqueLocal  = netip.MustParsePrefix("fc00::/7")      // RFC 4193
 	v4Compatible = netip.MustParsePrefix("::/96")         // RFC 4291: deprecated; holds :: and ::1
 	siteLocal    = netip.MustParsePrefix("fec0::/10")     // RFC 3879: deprecated
 )

@@ -8,68 +8,107 @@ import (
 	"github.com/culvert-dev/culvert/internal/packet"
 )
 
+// forgeries are what a forger may aim at.
+var forgeries = []struct {
+	name   string
+	dst    string
+	silent bool // ICMP must not answer to these (RFC 1122)
+	// nowhere are in the range of twins: unreachable, like a twin that does not exist
+	nowhere bool
+}{
+	{name: "loopback", dst: "127.0.0.1"},
+	{name: "all of loopback", dst: "127.44.1.9"},
+	{name: "loopback v6", dst: "::1"},
+	{name: "link-local", dst: "169.254.1.1"},
+	{name: "metadata", dst: "169.254.169.254"},
+	{name: "link-local v6", dst: "fe80::1"},
+	{name: "unspecified", dst: "0.0.0.0"},
+	{name: "unspecified v6", dst: "::"},
+	{name: "this network", dst: "0.1.2.3"},
+	{name: "another peer", dst: "245.9.9.8", nowhere: true},
+	{name: "another peer v6", dst: "fd00:245::8", nowhere: true},
+	{name: "another peer's gateway", dst: "245.9.9.9", nowhere: true},
+	{name: "another peer's gateway v6", dst: "fd00:245::9", nowhere: true},
+	{name: "itself", dst: "245.1.2.4", nowhere: true},
+	{name: "itself v6", dst: "fd00:245::4", nowhere: true},
+	{name: "multicast", dst: "224.0.0.251", silent: true},
+	{name: "multicast v6", dst: "ff02::fb", silent: true},
+	{name: "broadcast", dst: "255.255.255.255"},
+	{name: "v4-mapped loopback", dst: "::ffff:127.0.0.1"},
+	{name: "v4-mapped metadata", dst: "::ffff:169.254.169.254"},
+	{name: "v4-compatible loopback", dst: "::127.0.0.1"},
+	{name: "site-local v6", dst: "fec0::1"},
+}
+
 // Everything a forger may aim at, each by TCP, UDP and echo: nothing leaves, even when Permit allows
 // all of it, and TCP is told so by RST, the rest by ICMP.
 func TestForgedDestinationsAreRefused(t *testing.T) {
-	rows := []struct {
-		name   string
-		dst    string
-		silent bool // ICMP must not answer to these (RFC 1122)
-	}{
-		{name: "loopback", dst: "127.0.0.1"},
-		{name: "all of loopback", dst: "127.44.1.9"},
-		{name: "loopback v6", dst: "::1"},
-		{name: "link-local", dst: "169.254.1.1"},
-		{name: "metadata", dst: "169.254.169.254"},
-		{name: "link-local v6", dst: "fe80::1"},
-		{name: "unspecified", dst: "0.0.0.0"},
-		{name: "unspecified v6", dst: "::"},
-		{name: "this network", dst: "0.1.2.3"},
-		{name: "another peer", dst: "245.9.9.8"},
-		{name: "another peer v6", dst: "fd00:245::8"},
-		{name: "another peer's gateway", dst: "245.9.9.9"},
-		{name: "another peer's gateway v6", dst: "fd00:245::9"},
-		{name: "itself", dst: "245.1.2.4"},
-		{name: "itself v6", dst: "fd00:245::4"},
-		{name: "multicast", dst: "224.0.0.251", silent: true},
-		{name: "multicast v6", dst: "ff02::fb", silent: true},
-		{name: "broadcast", dst: "255.255.255.255"},
-		{name: "v4-mapped loopback", dst: "::ffff:127.0.0.1"},
-		{name: "v4-mapped metadata", dst: "::ffff:169.254.169.254"},
-		{name: "v4-compatible loopback", dst: "::127.0.0.1"},
-		{name: "site-local v6", dst: "fec0::1"},
+	f := newForger(t)
+	for _, row := range forgeries {
+		t.Run(row.name, func(t *testing.T) { f.aim(t, netip.MustParseAddr(row.dst), row.silent, row.nowhere) })
 	}
+	f.wantNothing()
+}
+
+// forger sends forged packets through a plane whose Permit allows everything.
+type forger struct {
+	*rawPeer
+	seen, seen6 *watcher
+}
+
+func newForger(t *testing.T) *forger {
 	p := newPlane(t, Config{Permit: func(netip.Addr, Proto, netip.AddrPort) Verdict { return Allow }})
-	r := rawJoin(t, p)
-	seen := watch(t, loopback4)
-	seen6 := watch(t, loopback6)
-	for _, row := range rows {
-		t.Run(row.name, func(t *testing.T) {
-			dst, src, port := netip.MustParseAddr(row.dst), node6, seen6.tcp.Port()
-			if dst.Is4() {
-				src, port = node4, seen.tcp.Port()
-			}
-			r.send(synPacket(netip.AddrPortFrom(src, 4000), netip.AddrPortFrom(dst, port)))
-			h, payload := r.answer()
-			if tcp, ok := packet.ParseTCP(payload); !ok || tcp.Flags&packet.FlagRST == 0 || tcp.Ack != 1001 || h.Src != dst {
-				t.Errorf("SYN answered by % x from %v, want RST", payload, h.Src)
-			}
-			from := netip.AddrPortFrom(src, 4001)
-			r.send(packet.AppendUDP(nil, from, netip.AddrPortFrom(dst, port), []byte("forged")))
-			wantProhibited(t, r, row.silent)
-			r.send(echoPacket(src, dst, 7, 1, []byte("forged")))
-			wantProhibited(t, r, row.silent)
-		})
+	return &forger{rawPeer: rawJoin(t, p), seen: watch(t, loopback4), seen6: watch(t, loopback6)}
+}
+
+// aim sends what opens a flow of each protocol to dst and expects the answers to a refusal.
+func (f *forger) aim(t *testing.T, dst netip.Addr, silent, nowhere bool) {
+	src, port := node6, f.seen6.tcp.Port()
+	if dst.Is4() {
+		src, port = node4, f.seen.tcp.Port()
 	}
-	if n := p.flows.Load(); n != 0 {
-		t.Errorf("%d flows are open", n)
+	f.send(synPacket(addrPort(src, 4000), addrPort(dst, port)))
+	if nowhere {
+		wantNowhere(t, f.rawPeer)
+	} else if h, payload := f.answer(); h.Proto != packet.ProtoTCP || payload[13]&packet.FlagRST == 0 || h.Src != dst {
+		t.Errorf("SYN answered by % x from %v, want RST", payload, h.Src)
+	} else if tcp, ok := packet.ParseTCP(payload); !ok || tcp.Ack != 1001 {
+		t.Errorf("RST is % x", payload)
+	}
+	for _, pkt := range [][]byte{packet.AppendUDP(nil, addrPort(src, 4001), addrPort(dst, port), []byte("forged")), echoPacket(src, dst, 7, 1, []byte("forged"))} {
+		f.send(pkt)
+		if nowhere {
+			wantNowhere(t, f.rawPeer)
+		} else {
+			wantProhibited(t, f.rawPeer, silent)
+		}
+	}
+}
+
+// wantNothing fails the test if a flow was opened, or anything came out.
+func (f *forger) wantNothing() {
+	if n := f.p.flows.Load(); n != 0 {
+		f.t.Errorf("%d flows are open", n)
 	}
 	select {
-	case what := <-seen.seen:
-		t.Errorf("%s reached loopback", what)
-	case what := <-seen6.seen:
-		t.Errorf("%s reached loopback over IPv6", what)
+	case what := <-f.seen.seen:
+		f.t.Errorf("%s reached loopback", what)
+	case what := <-f.seen6.seen:
+		f.t.Errorf("%s reached loopback over IPv6", what)
 	case <-time.After(50 * time.Millisecond):
+	}
+}
+
+// wantNowhere expects "host unreachable" (IPv6: "address unreachable") from the gateway.
+func wantNowhere(t *testing.T, r *rawPeer) {
+	t.Helper()
+	h, payload := r.answer()
+	wantType, wantCode, from := byte(3), byte(1), gateway4
+	if !h.Is4() {
+		wantType, wantCode, from = 1, 3, gateway6
+	}
+	if payload[0] != wantType || payload[1] != wantCode || h.Src != from {
+		t.Errorf("answered by type %d code %d from %v, want %d %d from %v", payload[0], payload[1], h.Src, wantType, wantCode, from)
 	}
 }
 
@@ -105,9 +144,9 @@ func TestAllowReservedOpensOnlyReserved(t *testing.T) {
 		{"10.96.0.1", toNetwork},
 		{"::1", toNetwork},
 		{"245.1.2.5", toGateway},
-		{"245.1.2.4", refused},
-		{"245.9.9.8", refused},
-		{"245.9.9.9", refused},
+		{"245.1.2.4", nowhere},
+		{"245.9.9.8", nowhere},
+		{"245.9.9.9", nowhere},
 		{"0.0.0.0", refused},
 		{"0.0.0.1", refused},
 		{"239.1.1.1", refused},
@@ -115,9 +154,10 @@ func TestAllowReservedOpensOnlyReserved(t *testing.T) {
 		{"::ffff:10.96.0.1", refused},
 		{"::10.96.0.1", refused},
 		{"fe80::1%eth0", refused},
-		{"fd00:245::5", refused}, // its own gateway address, but of the other family
+		{"fd00:245::5", nowhere}, // its own gateway address, but of the other family
 	} {
-		if got := p.decide(pr, TCP, node4, netip.AddrPortFrom(netip.MustParseAddr(row.dst), 80)); got != row.want {
+		dst := netip.AddrPortFrom(netip.MustParseAddr(row.dst), 80)
+		if to, got := p.decide(pr, TCP, node4, dst); got != row.want || to != dst {
 			t.Errorf("%s: %d, want %d", row.dst, got, row.want)
 		}
 	}

@@ -8,7 +8,7 @@ import "github.com/culvert-dev/culvert/internal/packet"
 // answer, and the destination no packet.
 func (p *Plane) fromPeerExpired(in *inbound) {
 	key, t, opens := in.opening()
-	if !opens || p.decide(in.peer, key.proto, key.src.Addr(), key.dst) != refused {
+	if !opens || !p.refuses(in.peer, key) {
 		p.answerError(in, packet.TimeExceeded)
 		return
 	}
@@ -18,6 +18,13 @@ func (p *Plane) fromPeerExpired(in *inbound) {
 	}
 	p.metrics.result(key.proto, resultDenied)
 	p.answerError(in, packet.Prohibited)
+}
+
+// refuses reports whether the flow key may not pass. To whoever asks so, a twin that does not exist is as good
+// as prohibited: "unreachable" would be read as the word of a router behind the gateway.
+func (p *Plane) refuses(pr *peer, key flowKey) bool {
+	_, r := p.decide(pr, key.proto, key.src.Addr(), key.dst)
+	return r == refused || r == nowhere
 }
 
 // opening returns the flow that the packet would open, and of TCP the segment; ok is false for what opens none:

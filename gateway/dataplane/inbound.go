@@ -18,8 +18,8 @@ type inbound struct {
 // payload returns the upper-layer segment.
 func (in *inbound) payload() []byte { return in.bytes[in.header.PayloadOffset:in.header.Len] }
 
-// fromPeer takes one packet of a batch out of the tunnel; TCP may stay in m until the batch's end. It is the only way in; a translation of destination
-// addresses belongs right after the check of the source, before anything looks at the destination.
+// fromPeer takes one packet of a batch out of the tunnel; TCP may stay in m until the batch's end. It is the
+// only way in.
 func (p *Plane) fromPeer(b []byte, m *merger) {
 	if len(b) == 0 { // WireGuard keepalives carry nothing
 		return
@@ -49,7 +49,7 @@ func (p *Plane) fromPeer(b []byte, m *merger) {
 }
 
 // toPeer checks one packet that is about to enter the tunnel and reports whether it may. It is the
-// only way out; a translation of source addresses belongs at its end.
+// only way out.
 func (p *Plane) toPeer(b []byte) bool {
 	h, err := packet.Parse(b)
 	if err != nil {

@@ -8,7 +8,7 @@ const (
 	resultDenied      = "denied"      // by Permit or by the plane itself
 	resultLimit       = "limit"       // a bound of Limits, or of the process, was reached
 	resultRefused     = "refused"     // the destination refused
-	resultUnreachable = "unreachable" // no route, or a router said so
+	resultUnreachable = "unreachable" // no route, a router said so, or a twin that does not exist
 	resultTimeout     = "timeout"     // no answer within Timeouts.Dial
 	resultAborted     = "aborted"     // the client or its Peer went away meanwhile
 	resultError       = "error"       // anything else, for instance ping sockets not permitted

@@ -63,18 +63,22 @@ func New(cfg Config) (*Plane, error) {
 func (p *Plane) TUN() tun.Device { return p.device }
 
 // SetPeers makes wanted the Peers that the plane serves. Flows of Peers that are not in it, or whose
-// ID or addresses changed, are cut before it returns. A Peer whose addresses are wrong, or taken by one
-// earlier in the list, is logged and left out.
+// ID or addresses changed, are cut before it returns, and where only twins changed those to destinations
+// that now stand for something else. A Peer whose addresses or twins are wrong, or whose addresses are taken
+// by one earlier in the list, is logged and left out.
 func (p *Plane) SetPeers(wanted []PeerAddrs) {
 	p.setting.Lock()
 	defer p.setting.Unlock()
 	if p.ctx.Err() != nil {
 		return
 	}
-	next, gone := p.peers.Load().with(p.ctx, wanted, func(a PeerAddrs, err error) {
+	next, moved, gone := p.peers.Load().with(p.ctx, wanted, func(a PeerAddrs, err error) {
 		p.cfg.Log.Warn("data plane: peer left out", "peer", a.ID, "node", a.Node, "err", err)
 	})
 	p.peers.Store(next)
+	for pr, m := range moved {
+		pr.translate(m)
+	}
 	for _, old := range gone {
 		old.remove()
 	}

@@ -41,12 +41,7 @@ func (p *Plane) sweepPeer(pr *peer, now time.Time) {
 		}
 	}
 	pr.mu.Unlock()
-	for _, f := range streams {
-		f.abort()
-	}
-	for _, f := range datagrams {
-		f.close()
-	}
+	end(streams, datagrams)
 }
 
 // stale reports whether f is half-closed, or in its handshake, and silent for too long. Established

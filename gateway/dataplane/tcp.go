@@ -41,12 +41,12 @@ func (p *Plane) fromPeerSYN(in *inbound, t packet.TCPHeader, tries int) {
 		p.delay(in, t, tries)
 		return
 	}
-	to := p.decide(in.peer, TCP, key.src.Addr(), key.dst)
-	if to == refused || to == toGateway && (key.dst.Port() != dnsPort || p.dns == nil) {
-		p.refuse(in, t, to)
+	to, r := p.decide(in.peer, TCP, key.src.Addr(), key.dst)
+	if r == refused || r == nowhere || r == toGateway && (key.dst.Port() != dnsPort || p.dns == nil) {
+		p.refuse(in, t, r)
 		return
 	}
-	f := &tcpFlow{plane: p, peer: in.peer, key: key, syn: slices.Clone(in.bytes), local: to == toGateway}
+	f := &tcpFlow{plane: p, peer: in.peer, key: key, to: to, syn: slices.Clone(in.bytes), local: r == toGateway}
 	if !in.peer.addTCP(f) {
 		p.metrics.result(TCP, resultLimit)
 		p.reset(in, t)
@@ -60,10 +60,15 @@ func (p *Plane) fromPeerSYN(in *inbound, t packet.TCPHeader, tries int) {
 }
 
 // refuse answers a SYN that may not pass, or to a port of the gateway where nobody listens.
-func (p *Plane) refuse(in *inbound, t packet.TCPHeader, to route) {
-	if to == toGateway {
+func (p *Plane) refuse(in *inbound, t packet.TCPHeader, r route) {
+	switch r {
+	case nowhere:
+		p.metrics.result(TCP, resultUnreachable)
+		p.answerError(in, packet.HostUnreachable)
+		return
+	case toGateway:
 		p.metrics.result(TCP, resultRefused)
-	} else {
+	default:
 		p.metrics.result(TCP, resultDenied)
 	}
 	p.reset(in, t)
@@ -76,14 +81,14 @@ func (p *Plane) reset(in *inbound, t packet.TCPHeader) {
 	p.send(b, false)
 }
 
-// addTCP enters f among the flows of its Peer, if no limit forbids it, and counts the goroutine that
-// dials.
+// addTCP enters f among the flows of its Peer, if no limit forbids it and its destination still stands for
+// the same, and counts the goroutine that dials.
 func (pr *peer) addTCP(f *tcpFlow) bool {
 	p := f.plane
 	pr.mu.Lock()
 	defer pr.mu.Unlock()
 	limits := p.cfg.Limits
-	if pr.gone || pr.tcp[f.key] != nil || len(pr.tcp)+len(pr.dgrams) >= limits.FlowsPerPeer ||
+	if pr.gone || pr.real(f.key.dst) != f.to || pr.tcp[f.key] != nil || len(pr.tcp)+len(pr.dgrams) >= limits.FlowsPerPeer ||
 		!f.local && pr.dialing >= limits.DialsPerPeer || !p.acquire(TCP) {
 		return false
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,7 +28,8 @@ type tcpFlow struct {
 	plane *Plane
 	peer  *peer
 	key   flowKey
-	local bool // for the gateway's own port 53: nothing is dialled
+	to    netip.AddrPort // where it is dialled: what key.dst stands for
+	local bool           // for the gateway's own port 53: nothing is dialled
 
 	// active is when data last moved (Unix nanoseconds); halfClosed is set once one side has sent its
 	// FIN, serverEnded once the destination has.
@@ -92,13 +94,13 @@ var serverKeepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Minute, I
 
 func (f *tcpFlow) connect() (*net.TCPConn, error) {
 	d := net.Dialer{Timeout: f.plane.cfg.Timeouts.Dial, KeepAliveConfig: serverKeepAlive, Control: shareAddress}
-	conn, err := d.DialContext(f.peer.ctx, "tcp", f.key.dst.String())
+	conn, err := d.DialContext(f.peer.ctx, "tcp", f.to.String())
 	for range portTries {
 		if !errors.Is(err, syscall.EADDRNOTAVAIL) {
 			break
 		}
 		d.LocalAddr = &net.TCPAddr{Port: firstPort + rand.IntN(1<<16-firstPort)}
-		conn, err = d.DialContext(f.peer.ctx, "tcp", f.key.dst.String())
+		conn, err = d.DialContext(f.peer.ctx, "tcp", f.to.String())
 	}
 	if err != nil {
 		return nil, err
@@ -140,13 +142,13 @@ func (f *tcpFlow) enter() bool {
 // failed answers the client by what the dial ran into.
 func (f *tcpFlow) failed(err error) {
 	f.mu.Lock()
-	syn := f.syn
+	syn, ended := f.syn, f.ended
 	f.mu.Unlock()
 	answer := answerTo(err)
 	f.plane.metrics.result(TCP, answer.result)
 	f.abort() // before the answer: a SYN that follows it begins anew
 	h, parseErr := packet.Parse(syn)
-	if answer.silent || parseErr != nil {
+	if ended || answer.silent || parseErr != nil { // what ended it may have made room for another of its key
 		return
 	}
 	in := &inbound{peer: f.peer, header: h, bytes: syn}

@@ -83,7 +83,7 @@ func decode(u *unstructured.Unstructured) (v1alpha1.Peer, error) {
 	return p, err
 }
 
-// SetReserved tells which prefixes no overlay may overlap, in place of those told before. It may be
+// SetReserved tells which prefixes no overlay and no twin may overlap, in place of those told before. It may be
 // called from any goroutine, also before Run.
 func (c *Controller) SetReserved(prefixes []netip.Prefix) {
 	for {
@@ -194,7 +194,7 @@ func (c *Controller) readTraffic() {
 	c.ledger.read(c.input(c.mirror.Items(), now).Peers, c.admitted, device.Peers, now)
 }
 
-// logChange says who came and who left.
+// logChange says who came, who left and whose twins are others.
 func (c *Controller) logChange(before, after []Served) {
 	_, left := partition(before, after)
 	_, came := partition(after, before)
@@ -202,6 +202,9 @@ func (c *Controller) logChange(before, after []Served) {
 		c.log.Info("Peer no longer served", "peer", s.Name, "uid", s.UID)
 	}
 	for _, s := range came {
-		c.log.Info("Peer served", "peer", s.Name, "uid", s.UID, "addresses", s.Addrs)
+		c.log.Info("Peer served", "peer", s.Name, "uid", s.UID, "addresses", s.Addrs, "twins", len(s.Twins))
+	}
+	for _, s := range retwinned(before, after) {
+		c.log.Info("Peer has other twins", "peer", s.Name, "uid", s.UID, "twins", len(s.Twins))
 	}
 }

@@ -184,6 +184,49 @@ func TestControllerReactsToReservedPrefixes(t *testing.T) {
 	b.eventually("a is served again", func() bool { return b.reason("a") == v1alpha1.ReasonAccepted && b.host.admits("a") })
 }
 
+// A node changes its twins while it is served: it is told that they hold when they do, and the device, which
+// knows nothing of them, is left alone.
+func TestControllerFollowsTwins(t *testing.T) {
+	p := peer("a", 0, "245.1.2.4/32")
+	b := start(t, p)
+	b.eventually("a is served", func() bool { return b.reason("a") == v1alpha1.ReasonAccepted })
+	b.host.took()
+	applied := func(n int, real string) bool {
+		b.host.mu.Lock()
+		defer b.host.mu.Unlock()
+		return len(b.host.plane) == 1 && len(b.host.plane[0].Twins) == n && (n == 0 || b.host.plane[0].Twins[0].Real.String() == real)
+	}
+	for i, step := range []struct {
+		twins string
+		n     int
+		real  string // of the first by its virtual prefix
+	}{
+		{"10.130.0.0/16 246.130.0.0/16", 1, "10.130.0.0/16"},
+		{"10.132.0.0/16 246.130.0.0/16 10.130.0.0/16 246.131.0.0/16", 2, "10.132.0.0/16"},
+		{"", 0, ""},
+		{"10.130.0.0/16 246.130.0.0/16", 1, "10.130.0.0/16"},
+	} {
+		generation := p.Generation + int64(i) + 1
+		change, err := json.Marshal(map[string]any{"metadata": map[string]any{"generation": generation}, "spec": map[string]any{"twins": twinsOf(step.twins)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.api.Patch(context.Background(), "a", "application/merge-patch+json", change, metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		b.eventually("the change is answered", func() bool { return b.status("a").ObservedGeneration == generation })
+		if r := b.reason("a"); r != v1alpha1.ReasonAccepted || !applied(step.n, step.real) {
+			t.Errorf("%q: answered %s, applied %v", step.twins, r, applied(step.n, step.real))
+		}
+		if got := b.host.took(); got != "plane a" {
+			t.Errorf("%q: steps %q", step.twins, got)
+		}
+	}
+	// A cluster's subnet turns up where the twins are.
+	b.ctl.SetReserved([]netip.Prefix{netip.MustParsePrefix("246.128.0.0/9")})
+	b.eventually("the twin conflicts", func() bool { return b.reason("a") == v1alpha1.ReasonAddressConflict && !b.host.admits("a") })
+}
+
 func TestControllerTriesAgain(t *testing.T) {
 	var refusals atomic.Int32
 	b := startWith(t, func(api *fake.FakeDynamicClient) {

@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/culvert-dev/culvert/gateway/twins"
 )
 
 // WireGuard is the device that is configured; *wgdev.Device is one.
@@ -19,7 +21,8 @@ type WireGuard interface {
 
 // Plane is told whose packets to take off the WireGuard device.
 type Plane interface {
-	// SetPeers replaces the Peers served. Flows of those left out end at once.
+	// SetPeers replaces the Peers served. Flows of those left out end at once, and of those whose twins have
+	// changed the flows that would now lead elsewhere.
 	SetPeers([]Served)
 }
 
@@ -90,13 +93,28 @@ func apply(wg WireGuard, plane Plane, prev, next []Served) (admitted []Served, e
 			return stay, fmt.Errorf("configure %d WireGuard peers: %w", len(cfg.Peers), err)
 		}
 	}
-	if len(stay) < len(next) {
+	if len(stay) < len(next) || len(retwinned(prev, next)) > 0 {
 		plane.SetPeers(next)
 	}
 	return next, nil
 }
 
-// partition splits list into the entries that stand unchanged in other, and the rest.
+// retwinned returns those of next that have other twins in prev. Twins are the one thing that changes while
+// a Peer is served: they are the data plane's alone, and most flows live on.
+func retwinned(prev, next []Served) (out []Served) {
+	before := make(map[Ref]twins.Map, len(prev))
+	for _, s := range prev {
+		before[s.Ref] = s.Twins
+	}
+	for _, s := range next {
+		if old, ok := before[s.Ref]; ok && !slices.Equal(old, s.Twins) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// partition splits list into the entries that stand in other with the same key and addresses, and the rest.
 func partition(list, other []Served) (in, out []Served) {
 	type identity struct {
 		ref   Ref

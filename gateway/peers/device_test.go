@@ -98,9 +98,19 @@ func servedPeer(name, key string, addrs ...string) Served {
 	return s
 }
 
+// twinned returns s with twins, read from "REAL VIRTUAL" pairs.
+func twinned(s Served, pairs string) Served {
+	m, no := parseTwins(twinsOf(pairs), nil)
+	if no != nil {
+		panic(no)
+	}
+	s.Twins = m
+	return s
+}
+
 func TestApplyOrder(t *testing.T) {
 	a := servedPeer("a", "ka", "245.0.0.2", "fd00::2")
-	b := servedPeer("b", "kb", "245.0.0.4")
+	b, c := servedPeer("b", "kb", "245.0.0.4"), servedPeer("c", "kc", "245.0.0.6")
 	h := newFakeHost()
 	var now []Served
 	for _, step := range []struct {
@@ -116,8 +126,14 @@ func TestApplyOrder(t *testing.T) {
 		{"another order", []Served{b}, ""},
 		{"a new key", []Served{servedPeer("b", "kb2", "245.0.0.4")}, "plane, wg -kb +kb2, plane kb2"},
 		{"the address changes hands", []Served{servedPeer("c", "kc", "245.0.0.4")}, "plane, wg -kb2 +kc, plane kc"},
-		{"made again with key and address", []Served{{Ref{"c", "uid-c2"}, keyOf("kc"), []netip.Addr{netip.MustParseAddr("245.0.0.4")}}}, "plane, plane kc"},
+		{"made again with key and address", []Served{{Ref: Ref{"c", "uid-c2"}, Key: keyOf("kc"), Addrs: []netip.Addr{netip.MustParseAddr("245.0.0.4")}}}, "plane, plane kc"},
 		{"another address", []Served{servedPeer("c", "kc", "245.0.0.6")}, "plane, wg +kc, plane kc"},
+		{"twins", []Served{twinned(c, "10.130.0.0/16 246.130.0.0/16")}, "plane kc"},
+		{"the same twins", []Served{twinned(c, "10.130.0.0/16 246.130.0.0/16")}, ""},
+		{"other twins", []Served{twinned(c, "10.130.0.0/16 247.130.0.0/16")}, "plane kc"},
+		{"another comes with twins", []Served{twinned(c, "10.130.0.0/16 247.130.0.0/16"), twinned(a, "10.130.0.0/16 247.130.0.0/16")}, "wg +ka, plane kc ka"},
+		{"one leaves, the other's twins change", []Served{twinned(c, "10.131.0.0/16 247.130.0.0/16")}, "plane kc, wg -ka, plane kc"},
+		{"no twins", []Served{c}, "plane kc"},
 		{"everybody leaves", nil, "plane, wg -kc"},
 	} {
 		admitted, err := apply(h, h, now, step.next)
@@ -161,6 +177,24 @@ func TestApplyAdmitsNobodyNewWhenTheDeviceFails(t *testing.T) {
 	}
 	h.fail = nil
 	if now, err = apply(h, h, now, []Served{b}); err != nil || len(now) != 1 || h.took() != "wg -ka +kb, plane kb" {
+		t.Errorf("after recovery admitted %v, error %v", now, err)
+	}
+}
+
+// While the device fails nothing of the change is applied, and it is tried again.
+func TestApplyKeepsOldTwinsWhenTheDeviceFails(t *testing.T) {
+	a, b := servedPeer("a", "ka", "245.0.0.2"), servedPeer("b", "kb", "245.0.0.4")
+	h := newFakeHost()
+	now, _ := apply(h, h, nil, []Served{a})
+	h.took()
+	h.fail = fmt.Errorf("out of memory")
+	next := []Served{twinned(a, "10.130.0.0/16 246.130.0.0/16"), b}
+	now, err := apply(h, h, now, next)
+	if err == nil || len(now) != 1 || len(now[0].Twins) != 0 || h.took() != "wg fails" {
+		t.Errorf("admitted %v, error %v", now, err)
+	}
+	h.fail = nil
+	if now, err = apply(h, h, now, next); err != nil || len(now[0].Twins) != 1 || h.took() != "wg +kb, plane ka kb" || len(h.plane[0].Twins) != 1 {
 		t.Errorf("after recovery admitted %v, error %v", now, err)
 	}
 }

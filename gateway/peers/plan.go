@@ -10,6 +10,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/culvert-dev/culvert/gateway/twins"
 	"github.com/culvert-dev/culvert/policy/v1alpha1"
 )
 
@@ -22,7 +23,7 @@ type Input struct {
 	Gateway v1alpha1.PeerGateway
 	// Key is the gateway's public key, the parsed Gateway.PublicKey.
 	Key wgtypes.Key
-	// Reserved are prefixes no overlay may overlap: the cluster's subnets and what else is in use.
+	// Reserved are prefixes no overlay and no twin may overlap: the cluster's subnets and what else is in use.
 	Reserved []netip.Prefix
 	// Traffic is what was observed of each Peer, by UID; nothing known is the zero value.
 	Traffic map[types.UID]Traffic
@@ -60,6 +61,9 @@ type Served struct {
 	Ref
 	Key   wgtypes.Key
 	Addrs []netip.Addr // the workstation's overlay addresses, IPv4 first
+	// Twins are translated for this Peer alone, as it asked. They are destinations: what it may send from
+	// stays Addrs.
+	Twins twins.Map
 }
 
 // Answer is the status one Peer should have.
@@ -103,7 +107,7 @@ func NewPlan(in Input) Plan {
 	for _, p := range present {
 		ref, req, no := Ref{p.Name, p.UID}, requests[p.UID], refusals[p.UID]
 		if no == nil {
-			plan.Served = append(plan.Served, Served{ref, req.key, req.addrs})
+			plan.Served = append(plan.Served, Served{ref, req.key, req.addrs, req.twins})
 		}
 		plan.Answers = append(plan.Answers, Answer{ref, answer(p, req, no, in)})
 	}
@@ -154,6 +158,12 @@ func (c *claims) take(name string, req request) *refusal {
 		}
 		if i := slices.IndexFunc(c.reserved, link.Overlaps); i >= 0 {
 			return &refusal{v1alpha1.ReasonAddressConflict, fmt.Sprintf("%s overlaps %s, which is in use in the cluster", link, c.reserved[i])}
+		}
+	}
+	for _, t := range req.twins {
+		if i := slices.IndexFunc(c.reserved, t.Virtual.Overlaps); i >= 0 {
+			return &refusal{v1alpha1.ReasonAddressConflict,
+				fmt.Sprintf("spec.twins: %s, which stands for %s, overlaps %s, which is in use in the cluster", t.Virtual, t.Real, c.reserved[i])}
 		}
 	}
 	c.keys[req.key] = name

@@ -67,10 +67,30 @@ func summary(plan Plan) string {
 	return strings.Join(out, " ")
 }
 
+// twinsOf reads "REAL VIRTUAL" pairs.
+func twinsOf(pairs string) (out []v1alpha1.Twin) {
+	for words := strings.Fields(pairs); len(words) > 1; words = words[2:] {
+		out = append(out, v1alpha1.Twin{Real: words[0], Virtual: words[1]})
+	}
+	return out
+}
+
+// manyTwins returns n twins in the form of twinsOf.
+func manyTwins(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "10.%d.0.0/16 246.%d.0.0/16 ", i, i)
+	}
+	return b.String()
+}
+
 func TestNewPlan(t *testing.T) {
 	deleted := func(p *v1alpha1.Peer) { p.DeletionTimestamp = &metav1.Time{Time: noon} }
-	twins := func(p *v1alpha1.Peer) {
-		p.Spec.Twins = []v1alpha1.Twin{{Real: "10.130.0.0/16", Virtual: "246.130.0.0/16"}}
+	twins := func(pairs string) func(*v1alpha1.Peer) {
+		return func(p *v1alpha1.Peer) { p.Spec.Twins = twinsOf(pairs) }
+	}
+	one := func(pairs string) []v1alpha1.Peer {
+		return []v1alpha1.Peer{peer("a", 0, "245.1.2.4/32 fd7a:1::4/128", twins(pairs))}
 	}
 	for _, row := range []struct {
 		name  string
@@ -103,7 +123,40 @@ func TestNewPlan(t *testing.T) {
 		{"key of rubbish", []v1alpha1.Peer{peer("a", 0, "245.1.2.4/32", rawKey(strings.Repeat("!", 44)))}, 0, "a:InvalidSpec"},
 		{"zero key", []v1alpha1.Peer{peer("a", 0, "245.1.2.4/32", withKey(wgtypes.Key{}))}, 0, "a:InvalidSpec"},
 		{"the gateway's key", []v1alpha1.Peer{peer("a", 0, "245.1.2.4/32", withKey(ownKey))}, 0, "a:InvalidSpec"},
-		{"twins", []v1alpha1.Peer{peer("a", 0, "245.1.2.4/32", twins)}, 0, "a:UnsupportedField"},
+
+		{"twins", one("10.130.0.0/16 246.130.0.0/16 10.132.0.0/16 246.132.0.0/16 fd00:132::/56 fd7a:2::/56"), 0, "a:Accepted"},
+		{"as many twins as may be", one(manyTwins(64)), 0, "a:Accepted"},
+		{"one twin too many", one(manyTwins(65)), 0, "a:InvalidSpec"},
+		{"a real prefix within another", one("10.0.0.0/8 246.0.0.0/8 10.130.0.0/16 247.130.0.0/16"), 0, "a:Accepted"},
+		{"a twin for whatever egress refuses", one("127.0.0.0/8 246.0.0.0/8 169.254.169.254/32 247.0.0.1/32 245.9.9.8/32 247.0.0.2/32"), 0, "a:Accepted"},
+		{"two twins for one", one("10.130.0.0/16 246.130.0.0/16 10.130.0.0/16 246.132.0.0/16"), 0, "a:InvalidSpec"},
+		{"twins that overlap", one("10.130.0.0/16 246.130.0.0/16 10.132.4.0/24 246.130.4.0/24"), 0, "a:InvalidSpec"},
+		{"a twin over its own address", one("10.130.0.0/16 245.1.0.0/16"), 0, "a:InvalidSpec"},
+		{"a twin over its gateway's address", one("10.130.0.1/32 245.1.2.5/32"), 0, "a:InvalidSpec"},
+		{"a twin over its IPv6 link", one("fd00:132::/64 fd7a:1::/64"), 0, "a:InvalidSpec"},
+		{"a twin beside its own address", one("10.130.0.6/32 245.1.2.6/32"), 0, "a:Accepted"},
+		{"a twin in private space", one("10.130.0.0/16 10.140.0.0/16"), 0, "a:InvalidSpec"},
+		{"a twin around the space of twins", one("64.0.0.0/2 192.0.0.0/2"), 0, "a:InvalidSpec"},
+		{"a public IPv6 twin", one("fd00:132::/56 2001:db8::/56"), 0, "a:InvalidSpec"},
+		{"a twin over the broadcast address", one("10.255.0.0/16 255.255.0.0/16"), 0, "a:InvalidSpec"},
+		{"a twin for multicast", one("224.0.0.0/8 246.0.0.0/8"), 0, "a:InvalidSpec"},
+		{"a twin for IPv6 multicast", one("ff02::/16 fd7a::/16"), 0, "a:InvalidSpec"},
+		{"a twin of another length", one("10.130.0.0/16 246.0.0.0/8"), 0, "a:InvalidSpec"},
+		{"a twin of another family", one("10.130.0.0/16 fd7a::/16"), 0, "a:InvalidSpec"},
+		{"a twin with host bits", one("10.130.0.0/16 246.130.0.1/16"), 0, "a:InvalidSpec"},
+		{"a twin for host bits", one("10.130.0.1/16 246.130.0.0/16"), 0, "a:InvalidSpec"},
+		{"a mapped twin", one("::ffff:10.0.0.0/104 fd00::/104"), 0, "a:InvalidSpec"},
+		{"a twin for rubbish", one(strings.Repeat("x", 1<<16) + " 246.0.0.0/8"), 0, "a:InvalidSpec"},
+		{"a twin of rubbish", one("10.0.0.0/8 " + strings.Repeat("x", 1<<16)), 0, "a:InvalidSpec"},
+		{"a twin over a cluster's class E pods", one("10.130.0.0/16 250.130.0.0/16"), 0, "a:AddressConflict"},
+		{"a twin around a cluster's unique local pods", one("fd00:1::/32 fd00:132::/32"), 0, "a:AddressConflict"},
+		{"a twin over a cluster's unique local pods", one("2001:db8::/48 fd00:132::/48"), 0, "a:AddressConflict"},
+		{"two Peers, the same twins for others", []v1alpha1.Peer{peer("a", 0, "245.1.2.4/32", twins("10.130.0.0/16 246.130.0.0/16")),
+			peer("b", 1, "245.1.2.6/32", twins("10.140.0.0/16 246.130.0.0/16"))}, 0, "a:Accepted b:Accepted"},
+		{"a twin over another Peer's addresses", []v1alpha1.Peer{peer("a", 0, "245.1.2.4/32", twins("10.9.0.0/16 245.9.0.0/16")),
+			peer("b", 1, "245.9.9.8/32", twins("10.1.0.0/16 245.1.0.0/16"))}, 0, "a:Accepted b:Accepted"},
+		{"the refused for their twins hold nothing", []v1alpha1.Peer{peer("a", 0, "245.1.2.4/32", twins("10.130.0.0/16 250.130.0.0/16")),
+			peer("b", 1, "245.1.2.4/32", withKey(keyOf("a")))}, 0, "a:AddressConflict b:Accepted"},
 
 		{"one key twice: the oldest", []v1alpha1.Peer{peer("a", 5, "245.1.2.4/32", withKey(keyOf("k"))), peer("z", 0, "245.1.2.6/32", withKey(keyOf("k")))}, 0,
 			"z:Accepted a:DuplicateKey"},
@@ -291,11 +344,12 @@ func TestCompare(t *testing.T) {
 
 // FuzzParse checks that whatever a spec says, what comes out can be configured without harm.
 func FuzzParse(f *testing.F) {
-	f.Add(keyOf("a").String(), "245.1.2.4/32", "fd7a:1::4/128")
-	f.Add("", "10.0.0.0/8", "::ffff:245.0.0.4/128")
-	f.Add(strings.Repeat("A", 43)+"=", "255.255.255.254/32", "fdff::%x/128")
-	f.Fuzz(func(t *testing.T, key, first, second string) {
-		req, no := parse(v1alpha1.PeerSpec{PublicKey: key, Addresses: []string{first, second}}, ownKey)
+	f.Add(keyOf("a").String(), "245.1.2.4/32", "fd7a:1::4/128", "10.130.0.0/16 246.130.0.0/16 fd00::/56 fd7a::/56")
+	f.Add(keyOf("a").String(), "245.1.2.4/32", "fd7a:1::4/128", "10.130.0.0/16 245.1.0.0/16 224.0.0.0/4 240.0.0.0/4 10.0.0.1/8 ::/0")
+	f.Add("", "10.0.0.0/8", "::ffff:245.0.0.4/128", "")
+	f.Add(strings.Repeat("A", 43)+"=", "255.255.255.254/32", "fdff::%x/128", "::ffff:10.0.0.0/104 fd00::/104")
+	f.Fuzz(func(t *testing.T, key, first, second, pairs string) {
+		req, no := parse(v1alpha1.PeerSpec{PublicKey: key, Addresses: []string{first, second}, Twins: twinsOf(pairs)}, ownKey)
 		if no != nil {
 			if no.reason == "" || no.message == "" || len(no.message) > 400 {
 				t.Errorf("refusal %+v", *no)
@@ -309,6 +363,15 @@ func FuzzParse(f *testing.F) {
 			space := []netip.Prefix{overlay4, overlay6}[i]
 			if link := req.pairs()[i]; !space.Contains(a) || a.Zone() != "" || link.Masked() != link {
 				t.Errorf("accepted %s", a)
+			}
+		}
+		if len(req.twins) > maxTwins || len(req.twins) != len(strings.Fields(pairs))/2 {
+			t.Errorf("%d twins of %q", len(req.twins), pairs)
+		}
+		for i, w := range req.twins {
+			if !InOverlaySpace(w.Virtual) || slices.ContainsFunc(req.pairs(), w.Virtual.Overlaps) || i > 0 && w.Virtual.Overlaps(req.twins[i-1].Virtual) ||
+				w.Real.Bits() != w.Virtual.Bits() || w.Real.Addr().Is4() != w.Virtual.Addr().Is4() || w.Real.Addr().IsMulticast() {
+				t.Errorf("accepted %v", w)
 			}
 		}
 	})

@@ -3,9 +3,11 @@ package peers
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/culvert-dev/culvert/gateway/twins"
 	"github.com/culvert-dev/culvert/policy"
 	"github.com/culvert-dev/culvert/policy/v1alpha1"
 )
@@ -33,6 +35,7 @@ func InOverlaySpace(p netip.Prefix) bool {
 type request struct {
 	key   wgtypes.Key
 	addrs []netip.Addr // the workstation's; one or two, at most one of a family, IPv4 first
+	twins twins.Map
 }
 
 // pairs returns the point-to-point links of the request, a /31 and a /127.
@@ -57,10 +60,11 @@ func parse(spec v1alpha1.PeerSpec, own wgtypes.Key) (request, *refusal) {
 	if err != nil {
 		return request{}, &refusal{v1alpha1.ReasonInvalidSpec, "spec.addresses: " + err.Error()}
 	}
-	if len(spec.Twins) > 0 {
-		return request{}, &refusal{v1alpha1.ReasonUnsupportedField, "spec.twins: this gateway does not translate twins"}
+	req := request{key: key, addrs: addrs}
+	if req.twins, err = parseTwins(spec.Twins, req.pairs()); err != nil {
+		return request{}, &refusal{v1alpha1.ReasonInvalidSpec, "spec.twins: " + err.Error()}
 	}
-	return request{key: key, addrs: addrs}, nil
+	return req, nil
 }
 
 func parseKey(s string, own wgtypes.Key) (wgtypes.Key, error) {
@@ -119,6 +123,48 @@ func parseAddress(s string) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("%s is odd, which is the gateway's side of a link", a)
 	}
 	return a, nil
+}
+
+// maxTwins is how many twins one Peer may have, as in the CRD.
+const maxTwins = 64
+
+// parseTwins checks what a Peer wants translated; links are its own addresses and the gateway's, which keep
+// their meaning. What twins may stand for is not looked at but for multicast, which is no destination of a
+// flow: egress decides on the real address of each flow.
+func parseTwins(list []v1alpha1.Twin, links []netip.Prefix) (twins.Map, error) {
+	if len(list) > maxTwins {
+		return nil, fmt.Errorf("%d entries: accepted are %d at most", len(list), maxTwins)
+	}
+	parsed := make([]twins.Twin, len(list))
+	for i, t := range list {
+		var err error
+		if parsed[i], err = parseTwin(t); err != nil {
+			return nil, err
+		}
+		if n := slices.IndexFunc(links, parsed[i].Virtual.Overlaps); n >= 0 {
+			return nil, fmt.Errorf("%s holds this Peer's own addresses %s", parsed[i].Virtual, links[n])
+		}
+	}
+	return twins.New(parsed)
+}
+
+func parseTwin(t v1alpha1.Twin) (twins.Twin, error) {
+	real, err := netip.ParsePrefix(t.Real)
+	if err != nil {
+		return twins.Twin{}, fmt.Errorf("%s is not an address prefix", short(t.Real))
+	}
+	virtual, err := netip.ParsePrefix(t.Virtual)
+	switch {
+	case err != nil:
+		return twins.Twin{}, fmt.Errorf("%s is not an address prefix", short(t.Virtual))
+	case !InOverlaySpace(virtual):
+		return twins.Twin{}, fmt.Errorf("%s is not in %s or %s", virtual, overlay4, overlay6)
+	case virtual.Contains(broadcast):
+		return twins.Twin{}, fmt.Errorf("%s holds the broadcast address", virtual)
+	case real.Addr().IsMulticast():
+		return twins.Twin{}, fmt.Errorf("%s is multicast", real)
+	}
+	return twins.Twin{Real: real, Virtual: virtual}, nil
 }
 
 // short quotes untrusted text and cuts it to what a sentence can bear.

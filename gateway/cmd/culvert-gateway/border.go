@@ -43,7 +43,8 @@ func (b *border) SetPeers(list []peers.Served) {
 	addrs := make([]dataplane.PeerAddrs, len(list))
 	var overlays []netip.Prefix
 	for i, s := range list {
-		addrs[i] = dataplane.PeerAddrs{ID: string(s.UID) + " " + s.Key.String()[:8], Node: s.Addrs, Gateway: make([]netip.Addr, len(s.Addrs))}
+		addrs[i] = dataplane.PeerAddrs{ID: string(s.UID) + " " + s.Key.String()[:8], Node: s.Addrs,
+			Gateway: make([]netip.Addr, len(s.Addrs)), Twins: s.Twins}
 		for j, a := range s.Addrs {
 			addrs[i].Gateway[j] = policy.GatewayAddr(a)
 			overlays = append(overlays, netip.PrefixFrom(a, a.BitLen()-1))

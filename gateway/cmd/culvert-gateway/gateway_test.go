@@ -174,13 +174,23 @@ func (g *running) page(path string) (int, string) {
 // enrol creates a Peer and waits for its answer.
 func (g *running) enrol(name string, key wgtypes.Key, addrs ...string) v1alpha1.PeerStatus {
 	g.Helper()
+	return g.enrolWithTwins(name, key, nil, addrs...)
+}
+
+// enrolWithTwins is enrol with twins, real prefixes by virtual ones.
+func (g *running) enrolWithTwins(name string, key wgtypes.Key, twins map[string]string, addrs ...string) v1alpha1.PeerStatus {
+	g.Helper()
+	pairs := []any{}
+	for virtual, real := range twins {
+		pairs = append(pairs, map[string]any{"real": real, "virtual": virtual})
+	}
 	api := g.api.Resource(peers.Resource).Namespace("culvert")
 	list := make([]any, len(addrs))
 	for i, a := range addrs {
 		list[i] = a
 	}
 	p := object("culvert.dev/v1alpha1", "Peer", "culvert", name, map[string]any{"spec": map[string]any{
-		"user": "ann", "publicKey": key.String(), "addresses": list}})
+		"user": "ann", "publicKey": key.String(), "addresses": list, "twins": pairs}})
 	p.SetCreationTimestamp(metav1.Now())
 	if _, err := api.Create(context.Background(), p, metav1.CreateOptions{}); err != nil {
 		g.Fatal(err)
@@ -275,7 +285,8 @@ func ask(network *netstack.Net, proto, addr string, within time.Duration) (strin
 // a workstation with WireGuard in user space speaks the framed carrier over TCP.
 func TestGatewayServesAWorkstation(t *testing.T) {
 	t.Cleanup(func() { goleak.VerifyNone(t, goleak.IgnoreTopFunction("time.Sleep")) })
-	g := startGateway(t, "--nameservers", nameserver(t))
+	upstream := nameserver(t)
+	g := startGateway(t, "--nameservers", upstream, "--egress-allow", "127.0.0.1/32")
 	eventually(t, 10*time.Second, "ready", func() bool { code, _ := g.page("/readyz"); return code == http.StatusOK })
 
 	private, err := wgtypes.GeneratePrivateKey()
@@ -283,7 +294,8 @@ func TestGatewayServesAWorkstation(t *testing.T) {
 		t.Fatal(err)
 	}
 	addrs := []string{"245.1.2.4/32", "fd7a:1::4/128"}
-	status := g.enrol("ann-1", private.PublicKey(), addrs...)
+	status := g.enrolWithTwins("ann-1", private.PublicKey(), map[string]string{"246.127.0.0/24": "127.0.0.0/24", "246.1.0.1/32": "198.51.100.7/32",
+		"246.1.0.2/32": "169.254.169.254/32", "246.1.0.3/32": "10.132.0.9/32", "246.1.0.4/32": "245.1.2.8/32", "246.1.0.5/32": "245.1.2.5/32"}, addrs...)
 	if c := status.Conditions[0]; c.Reason != v1alpha1.ReasonAccepted || status.Gateway.PodUID != "pod-1" {
 		t.Fatalf("answer %+v", status)
 	}
@@ -297,18 +309,37 @@ func TestGatewayServesAWorkstation(t *testing.T) {
 		}
 	}
 
-	// What no rule permits is refused at once, whatever it is.
+	// A destination by its twin.
+	for _, proto := range []string{"udp", "tcp"} {
+		twin := netip.AddrPortFrom(netip.MustParseAddr("246.127.0.1"), netip.MustParseAddrPort(upstream).Port()).String()
+		if got, err := ask(network, proto, twin, 10*time.Second); err != nil || got != proto {
+			t.Errorf("%s question to the twin %s: %q, %v", proto, twin, got, err)
+		}
+	}
+
+	// What no rule permits is refused at once, whatever it is, and by a twin too.
 	other := g.enrol("bob-1", keyOf(t), "245.1.2.8/32")
 	if other.Conditions[0].Reason != v1alpha1.ReasonAccepted {
 		t.Fatalf("bob is answered %+v", other)
 	}
 	for name, dst := range map[string]string{"outside the cluster": "198.51.100.7:80", "metadata": "169.254.169.254:80", "itself": "10.132.0.9:7832",
-		"another Peer": "245.1.2.8:22", "the gateway's own address, another port": "245.1.2.5:7832"} {
+		"the gateway's own address, another port": "245.1.2.5:7832", "outside the cluster by a twin": "246.1.0.1:80", "metadata by a twin": "246.1.0.2:80",
+		"itself by a twin": "246.1.0.3:7832", "beside what is allowed": "246.127.0.2:80"} {
 		conn, err := network.Dial("tcp", dst)
 		if err == nil {
 			conn.Close()
 		}
 		if !refused(err) { // which takes a reset; silence ends otherwise
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, dst := range map[string]string{"another Peer": "245.1.2.8:22", "another Peer by a twin": "246.1.0.4:22", "the gateway by a twin": "246.1.0.5:53",
+		"no twin": "246.127.1.1:80"} {
+		conn, err := network.Dial("tcp", dst)
+		if err == nil {
+			conn.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "no route to host") { // as ICMP "host unreachable" says
 			t.Errorf("%s: %v", name, err)
 		}
 	}

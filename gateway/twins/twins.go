@@ -1,0 +1,87 @@
+package twins
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Twin says that Virtual stands 1:1 for Real: two masked prefixes of one family and length.
+type Twin struct{ Real, Virtual netip.Prefix }
+
+// check returns what is wrong with t by itself.
+func (t Twin) check() error {
+	for _, p := range []netip.Prefix{t.Real, t.Virtual} {
+		if !p.IsValid() || p.Addr().Is4In6() || p != p.Masked() {
+			return fmt.Errorf("%s is no plain address prefix without host bits", p)
+		}
+	}
+	if t.Real.Addr().Is4() != t.Virtual.Addr().Is4() || t.Real.Bits() != t.Virtual.Bits() {
+		return fmt.Errorf("%s and %s are not of the same family and length", t.Real, t.Virtual)
+	}
+	return nil
+}
+
+// Map translates the addresses of virtual prefixes. It is immutable; the nil Map translates nothing.
+type Map []Twin // sorted by Virtual, no two of which overlap
+
+// New returns the Map of list, in any order. It is an error if a twin is not well formed, if two virtual
+// prefixes overlap, or if one real prefix has two twins. Real prefixes may lie within each other.
+func New(list []Twin) (Map, error) {
+	m := slices.Clone(list)
+	known := make(map[netip.Prefix]bool, len(m))
+	for _, t := range m {
+		if err := t.check(); err != nil {
+			return nil, err
+		}
+		if known[t.Real] {
+			return nil, fmt.Errorf("%s has two twins", t.Real)
+		}
+		known[t.Real] = true
+	}
+	slices.SortFunc(m, func(a, b Twin) int {
+		return cmp.Or(a.Virtual.Addr().Compare(b.Virtual.Addr()), cmp.Compare(a.Virtual.Bits(), b.Virtual.Bits()))
+	})
+	for i := 1; i < len(m); i++ { // of prefixes in this order, one that overlaps any overlaps its neighbour
+		if m[i-1].Virtual.Overlaps(m[i].Virtual) {
+			return nil, fmt.Errorf("%s and %s, which stand for %s and %s, overlap", m[i-1].Virtual, m[i].Virtual, m[i-1].Real, m[i].Real)
+		}
+	}
+	return m, nil
+}
+
+// Real returns the address that a stands for: a itself where it is in no twin. It does not allocate.
+func (m Map) Real(a netip.Addr) netip.Addr {
+	low, high := 0, len(m) // the first twin that begins behind a
+	for low < high {
+		if middle := (low + high) / 2; m[middle].Virtual.Addr().Compare(a) <= 0 {
+			low = middle + 1
+		} else {
+			high = middle
+		}
+	}
+	if low == 0 || !m[low-1].Virtual.Contains(a) {
+		return a
+	}
+	return transplant(a, m[low-1].Real)
+}
+
+// transplant returns a with the leading bits of p, which is of the same family, in place of its own.
+func transplant(a netip.Addr, p netip.Prefix) netip.Addr {
+	if a.Is4() {
+		host := ^uint32(0) >> p.Bits()
+		from, to := a.As4(), p.Addr().As4()
+		v := binary.BigEndian.Uint32(to[:]) | binary.BigEndian.Uint32(from[:])&host
+		binary.BigEndian.PutUint32(to[:], v)
+		return netip.AddrFrom4(to)
+	}
+	from, to := a.As16(), p.Addr().As16()
+	hostHigh, hostLow := ^uint64(0)>>min(p.Bits(), 64), ^uint64(0)>>max(p.Bits()-64, 0)
+	high := binary.BigEndian.Uint64(to[:8]) | binary.BigEndian.Uint64(from[:8])&hostHigh
+	low := binary.BigEndian.Uint64(to[8:]) | binary.BigEndian.Uint64(from[8:])&hostLow
+	binary.BigEndian.PutUint64(to[:8], high)
+	binary.BigEndian.PutUint64(to[8:], low)
+	return netip.AddrFrom16(to)
+}
