@@ -41,12 +41,23 @@ func (m *merger) inject(b []byte) {
 	pkt.DecRef()
 }
 
-// flush lets the stack have what is held.
-func (m *merger) flush() { m.gro.Flush() }
+// bucketSize is how many connections gVisor's GRO holds segments of in one of its buckets.
+const bucketSize = 8
+
+// flush lets the stack have what is held. One Flush of gVisor's takes the first segment alone out of each
+// bucket: it asks the entry it has just removed for the next one.
+func (m *merger) flush() {
+	if m.gro.Dispatcher == nil { // nothing came in
+		return
+	}
+	for range bucketSize {
+		m.gro.Flush()
+	}
+}
 
 // release flushes and gives m back.
 func (m *merger) release() {
-	m.gro.Flush()
+	m.flush()
 	m.gro.Dispatcher, m.link = nil, nil
 	mergers.Put(m)
 }
