@@ -20,6 +20,9 @@ type Config struct {
 	// Connection is this connection's name; ANYTHING.CONNECTION.culvert.internal is ANYTHING in its cluster.
 	// "" means there is no such alias.
 	Connection string
+	// Earlier are other connections on this host that began before this one. What they answer is theirs, and so are
+	// all short names; this connection keeps CONNECTION.culvert.internal and the domains that none of them has.
+	Earlier []Earlier
 	// IncludeSuffixes are domains outside the cluster that the cluster's resolver is asked for.
 	IncludeSuffixes []string
 	// Reverse are the prefixes whose reverse names (PTR) the cluster is asked for.
@@ -61,6 +64,7 @@ type Config struct {
 	Generation uint64
 
 	domains []string // namespaces under which names are completed; see normalized
+	zones   []string // the cluster's own; see normalized
 }
 
 const (
@@ -96,6 +100,8 @@ func (c Config) normalized() Config {
 		c.Ndots = defaultNdots
 	}
 	c.domains = c.routingDomains()
+	c.Earlier = normalEarlier(c.Earlier)
+	c.zones = c.ownZones()
 	return c
 }
 
@@ -115,13 +121,13 @@ func (c *Config) routingDomains() []string {
 // send to this resolver. Single labels are not among them; hosts find those through their search list.
 func (c Config) Domains() []string {
 	c = c.normalized()
-	domains := append([]string{c.ClusterDomain, "svc."}, c.domains...)
-	domains = append(domains, c.IncludeSuffixes...)
+	domains := slices.Clone(c.zones)
+	if len(c.Earlier) == 0 {
+		domains = append(domains, c.shortZones()...)
+	}
+	domains = slices.DeleteFunc(domains, func(d string) bool { _, ceded := c.elsewhere(d); return ceded })
 	if c.Connection != "" {
 		domains = append(domains, c.Connection+"."+aliasZone)
-	}
-	for _, prefix := range slices.Concat(c.Reverse, c.Pools, c.virtual()) {
-		domains = append(domains, ReverseZones(prefix)...)
 	}
 	for i := range domains {
 		domains[i] = strings.TrimSuffix(domains[i], ".")
@@ -133,7 +139,7 @@ func (c Config) Domains() []string {
 // sameRoutes reports whether both configurations decide alike on every question.
 func (c *Config) sameRoutes(o *Config) bool {
 	return c.ClusterDomain == o.ClusterDomain && c.Namespace == o.Namespace && c.Connection == o.Connection &&
-		slices.Equal(c.Namespaces, o.Namespaces) && slices.Equal(c.IncludeSuffixes, o.IncludeSuffixes) &&
+		slices.Equal(c.Namespaces, o.Namespaces) && sameEarlier(c.Earlier, o.Earlier) && slices.Equal(c.IncludeSuffixes, o.IncludeSuffixes) &&
 		slices.Equal(c.Reverse, o.Reverse) && slices.Equal(c.Twins, o.Twins) && slices.Equal(c.Pools, o.Pools)
 }
 

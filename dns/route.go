@@ -58,10 +58,13 @@ func (c *Config) route(qname string, qtype uint16) Decision {
 			return c.alias(inner + ".")
 		}
 	}
+	if decision, ok := c.elsewhere(name); ok {
+		return decision
+	}
 	switch {
 	case under(name, c.ClusterDomain):
 		return c.cluster(name, "in the cluster domain")
-	case under(name, "svc.") && name != "svc.":
+	case under(name, "svc.") && name != "svc." && len(c.Earlier) == 0:
 		return c.cluster(name+c.ClusterDomain, "NAME.NAMESPACE.svc")
 	}
 	if d, ok := c.virtualReverse(name); ok {
@@ -98,7 +101,12 @@ func (c *Config) complete(name string, qtype uint16) Decision {
 }
 
 // short is the decision for a name that the cluster may know under full; otherwise it is left to the host's resolvers.
+// Of several connections the first has all short names.
 func (c *Config) short(full, reason string, outside Decision) Decision {
+	if len(c.Earlier) > 0 {
+		outside.Reason = "short names are those of connection " + c.Earlier[0].Connection
+		return outside
+	}
 	if _, ok := wire.IsDomainName(full); !ok {
 		return outside
 	}

@@ -171,7 +171,10 @@ type Link struct {
 	Name  string `json:"name"`
 	// Kind is the driver's name as `ip -d link` prints it, such as "tun", "wireguard", "bridge";
 	// "" for physical devices.
-	Kind         string `json:"kind,omitempty"`
+	Kind string `json:"kind,omitempty"`
+	// Alias is what somebody has written on the interface for people (ifAlias in RFC 2863). Every Culvert
+	// connection writes [ConnectionAlias] and its name.
+	Alias        string `json:"alias,omitempty"`
 	Up           bool   `json:"up,omitempty"`
 	Loopback     bool   `json:"loopback,omitempty"`
 	PointToPoint bool   `json:"pointToPoint,omitempty"`

@@ -73,7 +73,16 @@ func LikelyOwnerOfRule(r Rule) string {
 	return firstOwner("rule", fmt.Sprintf("%d/%d", r.Priority, r.Table)).owner
 }
 
-func ownerOf(l Link) ownerPattern { return firstOwner(l.Kind, l.Name) }
+// ConnectionAlias plus a connection's name is the alias of its interface.
+const ConnectionAlias = "culvert connection "
+
+func ownerOf(l Link) ownerPattern {
+	p := firstOwner(l.Kind, l.Name)
+	if name, told := strings.CutPrefix(l.Alias, ConnectionAlias); told && p.name == "culvert*" {
+		p.owner = "Culvert connection " + name
+	}
+	return p
+}
 
 // firstOwner returns the first pattern that fits, or the zero value.
 func firstOwner(kind, name string) ownerPattern {

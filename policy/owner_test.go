@@ -77,3 +77,17 @@ func TestParseOwnersRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestOwnerNamesTheConnection: an interface of ours says which one's it is; an alias on another's is only text.
+func TestOwnerNamesTheConnection(t *testing.T) {
+	for _, tt := range []struct{ name, kind, alias, want string }{
+		{"culvert1", "tun", ConnectionAlias + "staging", "Culvert connection staging"},
+		{"culvert1", "tun", "", "another Culvert connection"},
+		{"culvert1", "tun", "mine", "another Culvert connection"},
+		{"tun0", "tun", ConnectionAlias + "staging", "OpenVPN"},
+	} {
+		if got := LikelyOwner(Link{Name: tt.name, Kind: tt.kind, Alias: tt.alias}); got != tt.want {
+			t.Errorf("%+v is said to be %q's", tt, got)
+		}
+	}
+}

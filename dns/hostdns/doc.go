@@ -12,9 +12,10 @@
 // becomes the new original and the new upstreams, and the file is hooked again, with a limit on how
 // often. When Culvert leaves, what another program wrote stays as it is.
 //
-// Several connections stack: the marker lists them, top first. A connection further down that leaves
-// does not touch the file; the top one restores the first original below it that still means
-// something.
+// Several connections stack: the marker lists them, top first, and each has the one below it for its
+// upstream. A connection further down that leaves does not touch the file; the one above takes over
+// what that one found, with [Manager.Check]. The top one puts back the file of the first connection below
+// it that still runs, or the original. One that crashed, and was not restored, counts as one that left.
 //
 // The package owns nothing but the file. It keeps no state on disk; callers journal the [Record]
 // before [Manager] changes anything, so that a restore after a crash needs that record alone.

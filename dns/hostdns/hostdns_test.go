@@ -432,7 +432,7 @@ func TestStackedConnections(t *testing.T) {
 			stacked := func(name string) *Manager {
 				m, _ := managerAt(path, name)
 				m.Journal = func(r *Record) error { records[name] = r; return nil }
-				m.Lookup = func(name string) *Record { return records[name] }
+				m.Lookup = func(name string) (*Record, bool) { return records[name], records[name] != nil }
 				return m
 			}
 			bottom, top := stacked("bottom"), stacked("top")

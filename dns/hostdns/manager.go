@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -19,7 +20,7 @@ const (
 )
 
 // Manager keeps the resolver file of the host as one connection wants it. Its methods are for one
-// goroutine. Fields are required unless said otherwise and must not change after the first call.
+// goroutine. Fields are required and must not change after the first call, unless said otherwise.
 type Manager struct {
 	// Name is the connection.
 	Name string
@@ -28,15 +29,18 @@ type Manager struct {
 	// Journal is called before every change with the record that undoes it, and with nil once
 	// nothing is left to undo. The change is not made if it fails.
 	Journal func(*Record) error
-	// Lookup returns the journaled record of another connection, nil if that one is not hooked.
-	// Optional: nil means there are no others.
-	Lookup func(name string) *Record
-	Log    *slog.Logger
+	// Lookup finds other connections. Optional: nil means there are none.
+	Lookup Lookup
+	// Began is when the connection hooked up its resolver; see [Record.Began]. It is set before the first
+	// wish and not changed after.
+	Began time.Time
+	Log   *slog.Logger
 
 	want    Config
 	record  *Record // nil while not hooked
 	seen    state   // of the file at the last Check
 	good    state   // of the file when it was last read and found as it should be
+	above   string  // the connection whose file that was, "" for this one
 	told    Config  // upstreams last returned
 	limiter *rate.Limiter
 	refused bool // the limiter held a repair back; logged once
@@ -60,20 +64,15 @@ func (m *Manager) Set(want Config) error {
 	case m.record == nil:
 		return m.takeAndHook()
 	}
-	next := *m.record
-	next.Ours = render(m.Name, want, next.Content)
-	if bytes.Equal(next.Ours, m.record.Ours) {
-		return nil
-	}
-	return m.advance(&next)
+	return m.renew()
 }
 
-// Upstreams returns the host's own configuration, whether hooked or not.
+// Upstreams returns what the host has without this connection, whether hooked or not.
 func (m *Manager) Upstreams() (Config, error) {
 	record := m.record
 	if record == nil {
 		var err error
-		if record, err = Take(m.Path, m.Name, m.Lookup); err != nil {
+		if record, err = m.take(); err != nil {
 			return Config{}, err
 		}
 	}
@@ -91,34 +90,35 @@ func (m *Manager) Check(now time.Time) (upstreams Config, changed bool, err erro
 	}
 	last := m.seen
 	m.seen = m.look()
+	err = m.renew()
 	switch {
-	case m.seen != last || m.seen == m.good:
+	case m.seen != last || m.seen == m.good && (m.above == "" || m.Lookup.alive(m.above)):
 	case m.intact():
 		m.good = m.seen
 	default:
-		err = m.repair(now)
+		err = errors.Join(err, m.repair(now))
 	}
-	err = errors.Join(err, m.follow())
 	upstreams = m.record.Upstreams(m.Lookup)
 	changed = !upstreams.Equal(m.told)
 	m.told = upstreams
 	return upstreams, changed, err
 }
 
-// follow keeps up with the file behind a link that was replaced: its owner goes on writing it, for
-// example when the host moves to another network.
-func (m *Manager) follow() error {
-	if m.record.Link == "" {
+// renew keeps up with what is below: a connection there that has another file now, or has left, and
+// the file behind a link that was replaced, whose owner goes on writing it, for example when the host
+// moves to another network.
+func (m *Manager) renew() error {
+	next := m.record.renewed(m.want, m.Lookup)
+	if next.Link != "" {
+		if content, err := next.behindLink(); err == nil { // a file that is missing for now says nothing new
+			next.Content = content
+			next.wish(m.want)
+		}
+	}
+	if next.equal(m.record) {
 		return nil
 	}
-	content, err := m.record.behindLink()
-	if err != nil || bytes.Equal(content, m.record.Content) {
-		return nil // a file that is missing for now says nothing new
-	}
-	next := *m.record
-	next.Content = content
-	next.Ours = render(m.Name, m.want, content)
-	return m.advance(&next)
+	return m.advance(next)
 }
 
 // advance makes next the record and, if ours is the file that programs read and it differs, writes it.
@@ -142,18 +142,23 @@ func (m *Manager) intact() bool {
 	}
 	names := Connections(content)
 	if len(names) > 0 && names[0] == m.Name {
+		m.above = ""
 		return bytes.Equal(content, m.record.Ours)
 	}
-	for _, n := range names {
-		if n == m.Name && m.Lookup != nil && m.Lookup(names[0]) != nil {
-			return true
-		}
+	if !slices.Contains(names, m.Name) || !m.Lookup.alive(names[0]) {
+		return false
 	}
-	return false
+	m.above = names[0]
+	return true
 }
 
-// repair hooks the file again, keeping to the limit.
+// repair hooks the file again, keeping to the limit where another program has written it.
 func (m *Manager) repair(now time.Time) error {
+	names := m.connections()
+	if slices.Contains(names, m.Name) && names[0] != m.Name && !m.Lookup.alive(names[0]) {
+		m.Log.Info("the connection above has ended without leaving the resolver file", "file", m.Path, "above", names[0])
+		return m.write()
+	}
 	if m.limiter == nil {
 		m.limiter = rate.NewLimiter(rate.Every(rehookEvery), rehookBurst)
 	}
@@ -172,13 +177,23 @@ func (m *Manager) repair(now time.Time) error {
 	return m.takeAndHook()
 }
 
+// take records what is there for this connection.
+func (m *Manager) take() (*Record, error) {
+	record, err := Take(m.Path, m.Name, m.Lookup)
+	if err != nil {
+		return nil, err
+	}
+	record.Began = m.Began
+	return record, nil
+}
+
 // takeAndHook journals what is there and writes ours.
 func (m *Manager) takeAndHook() error {
-	record, err := Take(m.Path, m.Name, m.Lookup)
+	taken, err := m.take()
 	if err != nil {
 		return err
 	}
-	record.Ours = render(m.Name, m.want, record.Content)
+	record := taken.renewed(m.want, m.Lookup) // what is there may be of a connection that is gone
 	if err := m.Journal(record); err != nil {
 		return err
 	}
@@ -213,12 +228,17 @@ func (m *Manager) restore() error {
 
 // onTop reports whether the file is the one this connection wrote.
 func (m *Manager) onTop() bool {
+	names := m.connections()
+	return len(names) > 0 && names[0] == m.Name
+}
+
+// connections returns those that the file names, the top one first.
+func (m *Manager) connections() []string {
 	content, err := os.ReadFile(m.Path)
 	if err != nil {
-		return false
+		return nil
 	}
-	names := Connections(content)
-	return len(names) > 0 && names[0] == m.Name
+	return Connections(content)
 }
 
 // look takes the state of the file.

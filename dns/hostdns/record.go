@@ -14,8 +14,12 @@ import (
 // Record is one file as it was before Culvert wrote it, and what Culvert writes. It is plain data to
 // be journaled: [Record.Restore] needs nothing else.
 type Record struct {
-	// Name is the connection that hooks the file.
-	Name string `json:"name"`
+	// Name is the connection that hooks the file, and Began when it did first: together they tell it from
+	// another one that had the name before.
+	Name  string    `json:"name"`
+	Began time.Time `json:"began"`
+	// Domains are those of the connection's wish: its resolver has names of the cluster under them.
+	Domains []string `json:"domains,omitempty"`
 	// Path is the resolver file that programs open, /etc/resolv.conf.
 	Path string `json:"path"`
 	// Target is the file written: Path, or the file Path links to when that is ours to edit.
@@ -44,8 +48,8 @@ type Record struct {
 var managed = []string{"/run", "/usr", "/proc", "/nix", "/gnu"}
 
 // Take records the resolver file at path for connection name. It changes nothing. When the file is
-// the work of another connection, lookup finds that one's record (nil when there is none).
-func Take(path, name string, lookup func(string) *Record) (*Record, error) {
+// the work of another connection, running or not, that one's record is below.
+func Take(path, name string, lookup Lookup) (*Record, error) {
 	r := &Record{Name: name, Path: path, Target: path}
 	if err := r.resolveLink(); err != nil {
 		return nil, err
@@ -54,8 +58,8 @@ func Take(path, name string, lookup func(string) *Record) (*Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the host's resolver configuration: %w", err)
 	}
-	if below := Connections(r.Content); len(below) > 0 && below[0] != name && lookup != nil {
-		r.Below = lookup(below[0])
+	if below := Connections(r.Content); len(below) > 0 && below[0] != name {
+		r.Below, _ = lookup.find(below[0])
 	}
 	return r, nil
 }
@@ -131,8 +135,8 @@ func (r *Record) hook() error {
 
 // Restore puts the original back, exactly, when the file still is what connection r.Name wrote, and
 // reports whether it did. What another program wrote in the meantime stays. lookup tells which other
-// connections still are hooked (see [Take]); nil means none. Restoring twice is harmless.
-func (r *Record) Restore(lookup func(string) *Record) (bool, error) {
+// connections still are hooked; nil means none. Restoring twice is harmless.
+func (r *Record) Restore(lookup Lookup) (bool, error) {
 	content, err := os.ReadFile(r.Target)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -156,18 +160,6 @@ func (r *Record) torn(content []byte) bool {
 		bytes.HasPrefix(content, r.Content) && bytes.Equal(content[len(r.Content):], r.Ours[len(r.Content):])
 }
 
-// standing returns the first record from r down whose original still means something: one that no
-// connection wrote, or one of a connection that still is hooked.
-func (r *Record) standing(lookup func(string) *Record) *Record {
-	for r.Below != nil {
-		if lookup != nil && lookup(r.Below.Name) != nil {
-			return r
-		}
-		r = r.Below
-	}
-	return r
-}
-
 // putBack writes the original over whatever is there.
 func (r *Record) putBack() error {
 	switch {
@@ -180,8 +172,9 @@ func (r *Record) putBack() error {
 		attributes{mode: r.Mode, uid: r.UID, gid: r.GID, modTime: r.ModTime})
 }
 
-// Upstreams returns the host's own configuration: what the file said before any connection.
-func (r *Record) Upstreams(lookup func(string) *Record) Config {
+// Upstreams returns what the host had without this connection: its own configuration or, where another
+// connection runs below, that one's.
+func (r *Record) Upstreams(lookup Lookup) Config {
 	c := throughStub(Parse(r.standing(lookup).Content), uplinks)
 	ours := Parse(r.Ours).Servers
 	c.Servers = without(c.Servers, ours)

@@ -119,6 +119,16 @@ type DNS struct {
 	Server    []netip.Addr     `json:"server"`
 	Domains   []string         `json:"domains"`
 	Upstreams []netip.AddrPort `json:"upstreams"`
-	Queries   uint64           `json:"queries"`
-	Failures  uint64           `json:"failures"`
+	// Ceded are domains of this connection's cluster that another connection on this host has, because
+	// that one began earlier.
+	Ceded    []Ceded `json:"ceded,omitempty"`
+	Queries  uint64  `json:"queries"`
+	Failures uint64  `json:"failures"`
+}
+
+// Ceded is a domain whose names another connection answers.
+type Ceded struct {
+	Domain     string `json:"domain"`
+	Connection string `json:"connection"`
+	Instead    string `json:"instead"` // the form of the names that lead to this connection's cluster
 }

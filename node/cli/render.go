@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -48,6 +49,9 @@ func renderLive(row func(name, format string, args ...any), s api.Status, now ti
 		row("route", "%s  %s  %s", route.Prefix, verb, route.Reason)
 	}
 	row("dns", "%s answered by %s; other names by %s", strings.Join(forwardDomains(s.DNS.Domains), ", "), join(s.DNS.Server), joinPorts(s.DNS.Upstreams))
+	for _, line := range cededLines(s.DNS.Ceded) {
+		row("dns", "%s", line)
+	}
 	row("processes", "node %d, helper %d, guard %d", s.Processes.Node, s.Processes.Helper, s.Processes.Guard)
 }
 
@@ -134,12 +138,33 @@ func renderConnected(w io.Writer, s api.Status) error {
 	if len(s.Yielded) > 0 && err == nil {
 		_, err = fmt.Fprintf(w, "  left    %s to other networks of this host; see `culvert status`\n", join(s.Yielded))
 	}
+	for _, line := range cededLines(s.DNS.Ceded) {
+		if err == nil {
+			_, err = fmt.Fprintf(w, "  names   %s\n", line)
+		}
+	}
 	for _, warning := range s.Warnings {
 		if err == nil {
 			_, err = fmt.Fprintf(w, "  warning: %s\n", warning)
 		}
 	}
 	return err
+}
+
+// cededLines say which names are other connections', one line for each of those.
+func cededLines(ceded []api.Ceded) []string {
+	domains, instead := map[string][]string{}, map[string]string{}
+	for _, c := range ceded {
+		domains[c.Connection] = append(domains[c.Connection], c.Domain)
+		instead[c.Connection] = c.Instead
+	}
+	var out []string
+	for _, connection := range slices.Sorted(maps.Keys(domains)) {
+		if names := forwardDomains(domains[connection]); len(names) > 0 {
+			out = append(out, fmt.Sprintf("%s are connection %s's; here use %s", strings.Join(names, ", "), connection, instead[connection]))
+		}
+	}
+	return out
 }
 
 // isOverlay reports whether p is the gateway's own address on the link, which is nobody's business.

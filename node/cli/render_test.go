@@ -66,14 +66,19 @@ func TestConnectedSaysWhatIsLeftToOthers(t *testing.T) {
 	var b strings.Builder
 	s := api.Status{
 		Cluster: api.Cluster{Context: "lab", User: "alice"}, Gateway: api.Gateway{Pod: "culvert-gateway-0"},
-		WireGuard: api.WireGuard{Interface: "culvert0"}, DNS: api.DNS{Domains: []string{"cluster.local"}},
+		WireGuard: api.WireGuard{Interface: "culvert0"}, DNS: api.DNS{Domains: []string{"cluster.local"}, Ceded: []api.Ceded{
+			{Domain: "130.10.in-addr.arpa", Connection: "a", Instead: "NAME.b.culvert.internal"},
+			{Domain: "default", Connection: "a", Instead: "NAME.b.culvert.internal"},
+			{Domain: "svc", Connection: "a", Instead: "NAME.b.culvert.internal"},
+		}},
 		Yielded: []netip.Prefix{netip.MustParsePrefix("10.130.0.0/16"), netip.MustParsePrefix("10.132.0.0/16")},
 	}
 	if err := renderConnected(&b, s); err != nil {
 		t.Fatal(err)
 	}
 	want := "connected to lab as alice through pod culvert-gateway-0\n  routes  none\n  names   cluster.local\n" +
-		"  left    10.130.0.0/16, 10.132.0.0/16 to other networks of this host; see `culvert status`\n"
+		"  left    10.130.0.0/16, 10.132.0.0/16 to other networks of this host; see `culvert status`\n" +
+		"  names   default, svc are connection a's; here use NAME.b.culvert.internal\n"
 	if b.String() != want {
 		t.Errorf("got\n%swant\n%s", b.String(), want)
 	}

@@ -50,10 +50,11 @@ func (s *Session) dnsConfig() dns.Config {
 		Namespace:     s.kube.UserNamespace,
 		Namespaces:    s.settings.DNS.Namespaces,
 		Connection:    s.request.Name,
+		Earlier:       earlierNames(s.earlier),
 		Reverse:       s.clusterPrefixes(),
 		Gateway:       gatewayResolvers(s.addresses),
 		Upstreams:     upstreams(s.resolver),
-		Search:        append(clusterSearch(s.kube.UserNamespace, s.cluster.Domain), s.resolver.Search...),
+		Search:        append(s.search(), s.resolver.Search...),
 		Ndots:         s.resolver.Ndots(),
 		Withheld:      withheld(s.plan),
 		LookupTimeout: s.settings.DNS.LookupTimeout,
@@ -92,6 +93,7 @@ func (s *Session) openHost(ctx context.Context) error {
 	}
 	s.iface = opened.Interface
 	s.resolver = opened.Host
+	s.earlier = opened.Earlier
 	s.addresses = nil
 	for _, p := range opened.Addresses {
 		s.addresses = append(s.addresses, p.Addr())
@@ -129,7 +131,7 @@ func (s *Session) apply(ctx context.Context) error {
 		SkipMarks: hostnet.SkipMarks{V4: skipMarks(s.plan.Rules.V4), V6: skipMarks(s.plan.Rules.V6)},
 		DNS: hostdns.Config{
 			Servers: s.addresses,
-			Search:  clusterSearch(s.kube.UserNamespace, s.cluster.Domain),
+			Search:  s.search(),
 			Domains: s.dnsConfig().Domains(),
 		},
 	}
@@ -183,6 +185,9 @@ func (s *Session) helperNoticed(event helper.Event) {
 	}
 	if event.IPsecChanged && s.applied {
 		s.followHost(s.ctx)
+	}
+	if event.Earlier != nil {
+		s.earlierChanged(*event.Earlier)
 	}
 	if event.Host != nil {
 		s.resolversChanged(event)

@@ -68,12 +68,13 @@ type Session struct {
 	addresses []netip.Addr
 	plan      policy.Plan
 	planner   policy.Planner
-	applied   bool           // the host follows a plan
-	inForce   policy.Plan    // the one that it was last brought to
-	protects  int            // how many dialled addresses the plan protects
-	proofs    proofs         // of what the plan says can be reached
-	path      string         // on which the carrier's packets leave the host, as far as routes tell
-	resolver  hostdns.Config // the host's own
+	applied   bool             // the host follows a plan
+	inForce   policy.Plan      // the one that it was last brought to
+	protects  int              // how many dialled addresses the plan protects
+	proofs    proofs           // of what the plan says can be reached
+	path      string           // on which the carrier's packets leave the host, as far as routes tell
+	resolver  hostdns.Config   // the host's own, or another connection's that is hooked up below
+	earlier   []helper.Earlier // connections on this host that began before
 
 	peer       *v1alpha1.Peer // as created; Name and UID identify it
 	unsure     *v1alpha1.Peer // asked for, but nobody knows whether it was created

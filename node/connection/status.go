@@ -89,11 +89,12 @@ func (s *Session) wireguardStatus() api.WireGuard {
 }
 
 func (s *Session) dnsStatus() api.DNS {
-	stats := s.dns.Stats()
+	stats, config := s.dns.Stats(), s.dnsConfig()
 	return api.DNS{
 		Server:    s.addresses,
-		Domains:   s.dnsConfig().Domains(),
+		Domains:   config.Domains(),
 		Upstreams: upstreams(s.resolver),
+		Ceded:     cededStatus(config),
 		Queries:   stats.Queries,
 		Failures:  stats.ServFail,
 	}

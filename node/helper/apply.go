@@ -47,6 +47,9 @@ func (s *session) handleApply(ctx context.Context, state hostnet.State, now time
 		return err
 	}
 	s.wanted, s.applied = state, held
+	if s.dns.Began.IsZero() {
+		s.dns.Began = now // of several connections the first hooked up is the first
+	}
 	return s.dns.Set(state.DNS)
 }
 

@@ -94,7 +94,7 @@ func (c *Client) Open(ctx context.Context, r OpenRequest) (*Opened, error) {
 		closeAll(a.files)
 		return nil, errors.New("the helper's answer to open has no content")
 	}
-	o := &Opened{Interface: a.Opened.Interface, Addresses: a.Opened.Addresses, Host: a.Opened.Host}
+	o := &Opened{Interface: a.Opened.Interface, Addresses: a.Opened.Addresses, Host: a.Opened.Host, Earlier: a.Opened.Earlier}
 	if err := o.fill(a); err != nil {
 		o.Close()
 		return nil, err

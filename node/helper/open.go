@@ -30,7 +30,8 @@ func (s *session) handleOpen(ctx context.Context, r OpenRequest) (*opened, []fil
 		closeAll(d.files)
 		return nil, nil, nil, errors.Join(err, s.restore())
 	}
-	return &opened{Interface: s.open.Interface, Addresses: s.open.Addresses, Host: host}, d.roles, d.files, nil
+	s.before = s.earlier()
+	return &opened{Interface: s.open.Interface, Addresses: s.open.Addresses, Host: host, Earlier: s.before}, d.roles, d.files, nil
 }
 
 // openInterface makes interface and sockets, each journaled before it is made.

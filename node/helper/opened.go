@@ -25,8 +25,11 @@ type Opened struct {
 	// DNSUDP and DNSTCP are bound to port 53 of each of Addresses, in their order.
 	DNSUDP []net.PacketConn
 	DNSTCP []net.Listener
-	// Host is the host's own resolver configuration: the upstreams.
+	// Host is the host's own resolver configuration: the upstreams. Where another connection's resolver
+	// is hooked up, it is that one's.
 	Host hostdns.Config
+	// Earlier are the other connections that began before this one.
+	Earlier []Earlier
 }
 
 // fill turns descriptors into what they are. It takes over all of them.

@@ -93,6 +93,7 @@ type opened struct {
 	Interface string         `json:"interface"`
 	Addresses []netip.Prefix `json:"addresses"`
 	Host      hostdns.Config `json:"host"`
+	Earlier   []Earlier      `json:"earlier,omitempty"`
 }
 
 // Event is something the helper noticed.
@@ -100,6 +101,9 @@ type Event struct {
 	// Host is the host's own resolver configuration, when that has changed; its servers are the
 	// upstreams now.
 	Host *hostdns.Config `json:"host,omitempty"`
+	// Earlier are the connections that began earlier, when these or their domains have changed; the list
+	// may be empty.
+	Earlier *[]Earlier `json:"earlier,omitempty"`
 	// Contested says that another program fights for the host's network, or that it no longer does.
 	Contested *Contested `json:"contested,omitempty"`
 	// IPsecChanged says that [Client.IPsec] has another answer than the last time.

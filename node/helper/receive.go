@@ -93,6 +93,8 @@ func (e Event) kind() string {
 		return "host"
 	case e.Contested != nil:
 		return "contest " + string(e.Contested.Kind)
+	case e.Earlier != nil:
+		return "earlier"
 	}
 	return "IPsec"
 }

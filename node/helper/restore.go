@@ -64,16 +64,17 @@ func undoResolver(r *hostdns.Record, paths Paths, log *slog.Logger) error {
 	return errors.Join(err, r.RemoveScratch())
 }
 
-// hooked returns the resolver record of a connection that is running, nil for any other.
-func (p Paths) hooked(name string) *hostdns.Record {
-	if CheckName(name) != nil || !p.Running(name) {
-		return nil
+// hooked returns the resolver record of a connection, nil if there is none, and whether the connection is
+// running. It is a [hostdns.Lookup].
+func (p Paths) hooked(name string) (*hostdns.Record, bool) {
+	if CheckName(name) != nil {
+		return nil, false
 	}
 	j, err := p.journals().Load(name)
 	if err != nil {
-		return nil
+		return nil, false
 	}
-	return j.Resolver
+	return j.Resolver, p.Running(name)
 }
 
 // removeSocket removes a Unix socket; anything else of that name stays.

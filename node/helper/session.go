@@ -113,7 +113,8 @@ type session struct {
 	changed  <-chan struct{}
 	unwatch  func() // ends what signals changed; nil while the interface is not open
 	ipsec    ipsecTold
-	idle     bool // nothing was asked for since Idle was called
+	before   []Earlier // what the user half knows
+	idle     bool      // nothing was asked for since Idle was called
 	guardPID int
 }
 
@@ -217,6 +218,9 @@ func (s *session) serve(ctx context.Context, requests <-chan request) error {
 			}
 		case now := <-tick.C:
 			s.watch(now)
+			if s.open.Interface != "" {
+				s.noticeEarlier()
+			}
 			if err := s.resync(ctx, now); err != nil {
 				return err
 			}

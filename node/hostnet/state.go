@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/culvert-dev/culvert/dns/hostdns"
+	"github.com/culvert-dev/culvert/policy"
 )
 
 const (
@@ -17,7 +18,7 @@ const (
 	// filterPrefix plus the interface's name is our nftables table, family inet.
 	filterPrefix = "culvert_"
 	// aliasPrefix plus the connection's name is the interface's alias.
-	aliasPrefix = "culvert connection "
+	aliasPrefix = policy.ConnectionAlias
 	// FilterVersion names the rules of the filter; it changes with them.
 	FilterVersion = "replies only"
 	// maxInterfaces bounds the number in an interface's name, and so the tables we use.

@@ -205,8 +205,8 @@ func TestDecodeLink(t *testing.T) {
 	head := make(message, unix.SizeofIfInfomsg)
 	binary.NativeEndian.PutUint32(head[4:], 4)
 	binary.NativeEndian.PutUint32(head[8:], unix.IFF_UP|unix.IFF_POINTOPOINT)
-	head = head.attr(unix.IFLA_IFNAME, 'x', '0', 0).attr32(unix.IFLA_MTU, 1420)
-	base := policy.Link{Index: 4, Name: "x0", Up: true, PointToPoint: true, MTU: 1420}
+	head = head.attr(unix.IFLA_IFNAME, 'x', '0', 0).attr32(unix.IFLA_MTU, 1420).attr(unix.IFLA_IFALIAS, 'm', 'y', 0)
+	base := policy.Link{Index: 4, Name: "x0", Alias: "my", Up: true, PointToPoint: true, MTU: 1420}
 	for name, tc := range map[string]struct {
 		info message
 		want func(l *policy.Link)

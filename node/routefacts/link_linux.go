@@ -25,6 +25,8 @@ func decodeLink(m []byte) (policy.Link, error) {
 		switch kind {
 		case unix.IFLA_IFNAME:
 			l.Name = text(value)
+		case unix.IFLA_IFALIAS:
+			l.Alias = text(value)
 		case unix.IFLA_MTU:
 			n, err = uint32Of(value)
 			l.MTU = int(n)
