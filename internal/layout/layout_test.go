@@ -71,6 +71,7 @@ func TestImportsPointInward(t *testing.T) {
 		{"policy", "internal", "policy builds and tests alone, on every OS"},
 		{"dns", "node", "the resolver is a part that the node uses"},
 		{"dns", "gateway", "the resolver runs on the workstation"},
+		{"dns/vip", "dns/hostdns", "the pool knows addresses and names, and nothing of resolvers"},
 		{"internal", "node", "internal/ is what both sides need, so it knows neither"},
 		{"internal", "gateway", "internal/ is what both sides need, so it knows neither"},
 	}
