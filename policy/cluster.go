@@ -68,10 +68,13 @@ const (
 	KindAlso     SubnetKind = "also"
 )
 
-// want is a prefix that is to go through the tunnel if nothing stands against it.
+// want is a prefix that is to be reached through the tunnel if nothing stands against it.
 type want struct {
 	prefix netip.Prefix
 	kind   SubnetKind
+	// hidden says that it is reached by virtual addresses or not at all: a proxyVia asks for it, and no
+	// more than that.
+	hidden bool
 }
 
 // wants returns all subnets, sorted. Neighbouring pod prefixes, one per cluster node, become one, and
@@ -87,19 +90,35 @@ func wants(c Cluster, s Settings) []want {
 			}
 		}
 		for _, p := range rangesFrom(&b).prefixes() {
-			out = append(out, want{p, kind})
+			out = append(out, want{prefix: p, kind: kind})
 		}
 	}
 	joined(KindServices, c.Services)
 	joined(KindPods, c.Pods)
 	for _, p := range s.rules(ResolveAlso) {
-		out = append(out, want{p, KindAlso})
+		out = append(out, want{prefix: p, kind: KindAlso})
 	}
-	slices.SortFunc(out, func(a, b want) int {
-		if d := comparePrefix(a.prefix, b.prefix); d != 0 {
-			return d
+	slices.SortFunc(out, compareWants)
+	return slices.Compact(out)
+}
+
+func compareWants(a, b want) int {
+	if d := comparePrefix(a.prefix, b.prefix); d != 0 {
+		return d
+	}
+	return strings.Compare(string(a.kind), string(b.kind))
+}
+
+// withHidden adds to wants what a proxyVia names beyond them. It is no subnet that a symbol could mean.
+func withHidden(wants []want, s Settings) []want {
+	out := slices.Clip(wants)
+	for _, p := range s.rules(ResolveVia) {
+		reason, useless := unroutable(p)
+		inside := func(w want) bool { return covers(w.prefix, p) }
+		if (!useless || reason == loopback) && !slices.ContainsFunc(wants, inside) {
+			out = append(out, want{prefix: p, kind: KindAlso, hidden: true})
 		}
-		return strings.Compare(string(a.kind), string(b.kind))
-	})
+	}
+	slices.SortFunc(out, compareWants)
 	return slices.Compact(out)
 }

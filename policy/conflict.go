@@ -28,6 +28,9 @@ const (
 	Allowed Resolution = "allowed"
 	// Yielded means that a setting leaves it to the host's other network.
 	Yielded Resolution = "yielded"
+	// Virtualized means that a setting hides it, or some of it, behind virtual addresses, and the host
+	// keeps its own.
+	Virtualized Resolution = "virtualized"
 	// Kept means that a never-proxied prefix leaves it to the host.
 	Kept Resolution = "kept"
 	// Sheltered means that a protected address, or a LAN that no setting names, stays as it is.
@@ -47,9 +50,13 @@ type Conflict struct {
 	// Open is the part of Overlap that no setting settles, as few prefixes as possible: protected
 	// addresses in the midst of it are not left out. Empty if the conflict is settled.
 	Open []netip.Prefix `json:"open,omitempty"`
+	// NoTwin says that a rule virtualizes some of Open, which cannot be: it has no twin.
+	NoTwin bool `json:"noTwin,omitempty"`
 	// Yielded is the part of Overlap that a setting leaves to the claim, or that a connected network
 	// keeps, likewise.
 	Yielded []netip.Prefix `json:"yielded,omitempty"`
+	// Virtualized is the part of Overlap that is reached by virtual addresses.
+	Virtualized []netip.Prefix `json:"virtualized,omitempty"`
 }
 
 // Claim is a route of somebody else, or an IPsec policy.
@@ -117,11 +124,13 @@ func (s *sweep) conflicts() []Conflict {
 		s.v.describe(&x.Claim, c)
 		x.Relation, x.Overlap = relate(w.prefix, c.named)
 		if i > 0 && out[i-1].Overlap == x.Overlap { // all routes around a subnet
-			x.Open, x.Yielded, x.Resolution = out[i-1].Open, out[i-1].Yielded, out[i-1].Resolution
+			same := &out[i-1]
+			x.Open, x.NoTwin, x.Yielded, x.Virtualized, x.Resolution = same.Open, same.NoTwin, same.Yielded, same.Virtualized, same.Resolution
 			continue
 		}
-		x.Open = touching(unsettled.within(x.Overlap), s.open)
+		x.Open, x.NoTwin = touching(unsettled.within(x.Overlap), s.open), s.twinless.overlaps(x.Overlap)
 		x.Yielded = touching(left.within(x.Overlap), kept)
+		x.Virtualized = s.virtual.within(x.Overlap)
 		x.Resolution = s.resolution(x)
 	}
 	return out
@@ -188,6 +197,8 @@ func (s *sweep) resolution(c *Conflict) Resolution {
 		return Unresolved
 	case s.tunnel.overlaps(c.Overlap):
 		return Allowed
+	case len(c.Virtualized) > 0:
+		return Virtualized
 	case s.yielded.overlaps(c.Overlap):
 		return Yielded
 	case s.never.overlaps(c.Overlap):

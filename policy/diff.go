@@ -47,4 +47,5 @@ func unshared(op string, lines, others []Line) []Change {
 
 func sectionOrder(s Section) int { return slices.Index(sectionsOfPlan, s) }
 
-var sectionsOfPlan = []Section{SectionRoutes, SectionRules, SectionConflicts, SectionYielded, SectionProtected, SectionWarnings}
+var sectionsOfPlan = []Section{SectionRoutes, SectionRules, SectionConflicts, SectionYielded,
+	SectionVirtualized, SectionTwins, SectionPools, SectionProtected, SectionWarnings}

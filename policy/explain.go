@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -23,11 +24,15 @@ const (
 	// no setting settles who gets them.
 	OutcomeYielded Outcome = "yielded"
 	OutcomeOpen    Outcome = "open"
+	// OutcomeVirtual: they keep their way, and names that lead to the address are answered with a virtual
+	// one.
+	OutcomeVirtual Outcome = "virtual"
 )
 
 var outcomes = map[verdict]Outcome{
 	notWanted: OutcomeOutside, toTunnel: OutcomeTunnel, keepProtected: OutcomeProtected, keepNever: OutcomeNever,
 	keepLAN: OutcomeLAN, keepYielded: OutcomeYielded, keepOpen: OutcomeOpen,
+	keepVirtual: OutcomeVirtual,
 }
 
 // Explanation says what becomes of packets to one address, and why.
@@ -36,9 +41,18 @@ type Explanation struct {
 	Outcome Outcome    `json:"outcome"`
 	// Reason is one sentence without a full stop, never empty.
 	Reason string `json:"reason"`
-	// Subnet is the cluster's prefix around the address, and its kind; not valid outside the cluster.
+	// Subnet is the cluster's prefix around the address, or around the one that it stands for, and its
+	// kind; not valid outside the cluster.
 	Subnet netip.Prefix `json:"subnet,omitzero"`
 	Kind   SubnetKind   `json:"kind,omitempty"`
+	// Twin is the address that stands for this one on the wire, Real the one that this one stands for
+	// there; not valid if there is none. Where Pooled is set programs cannot use the former, but an
+	// address that is leased from Pool when a name leads there. An address of Pool has neither: only the
+	// lease knows what it stands for.
+	Twin   netip.Addr   `json:"twin,omitzero"`
+	Real   netip.Addr   `json:"real,omitzero"`
+	Pooled bool         `json:"pooled,omitempty"`
+	Pool   netip.Prefix `json:"pool,omitzero"`
 	// Route is the route of our table that packets to the address follow; its prefix is not valid if
 	// there is none.
 	Route PlannedRoute `json:"route,omitzero"`
@@ -65,16 +79,54 @@ func Explain(in Input, a netip.Addr) Explanation {
 		w := s.wants[s.index(ref)]
 		e.Subnet, e.Kind = w.prefix, w.kind
 	}
+	s.explainVirtual(&e, in.Virtual)
 	for _, r := range s.hostRoutes() {
 		if r.Prefix.Contains(a) {
 			e.Route = r // sorted short to long
 		}
 	}
-	if e.Rule = v.rule(IPv4, claims, s.tunnel); a.Is6() {
-		e.Rule = v.rule(IPv6, claims, s.tunnel)
+	if e.Rule = v.rule(IPv4, claims, s.routed()); a.Is6() {
+		e.Rule = v.rule(IPv6, claims, s.routed())
 	}
 	v.explainHost(&e, in.Facts.IPsec)
 	return e
+}
+
+// explainVirtual fills in what stands for the address, or what it stands for.
+func (s *sweep) explainVirtual(e *Explanation, v Virtual) {
+	pool := v.pool(familyOf(e.Addr))
+	leased := slices.ContainsFunc(s.vips, func(x vipRange) bool { return x.prefix == pool })
+	if s.explainTwin(e); e.Pooled {
+		e.Pool = pool
+	}
+	switch subnet := v.subnet(familyOf(e.Addr)); {
+	case e.Real.IsValid() || e.Twin.IsValid() || !subnet.IsValid() || !subnet.Contains(e.Addr):
+	case leased && pool.Contains(e.Addr):
+		e.Pooled, e.Pool = true, pool
+	case e.Outcome == OutcomeOutside:
+		e.Reason = fmt.Sprintf("no twin: it is in the virtual subnet %s and stands for nothing", subnet)
+	}
+}
+
+// explainTwin fills in the twin of a real address, or the reverse. An address that is both is what
+// programs use it for.
+func (s *sweep) explainTwin(e *Explanation) {
+	for _, t := range s.twins {
+		if a := t.VirtualOf(e.Addr); a.IsValid() && !e.Real.IsValid() {
+			e.Twin, e.Pooled = a, t.Pooled
+		}
+		real := t.RealOf(e.Addr)
+		if !real.IsValid() {
+			continue
+		}
+		switch {
+		case e.Outcome == OutcomeTunnel && !t.Pooled:
+			e.Reason = fmt.Sprintf("stands for %s (%s)", real, t.Kind)
+		case e.Outcome == OutcomeOutside && t.Pooled:
+			e.Reason = fmt.Sprintf("stands for %s (%s) on the wire only: programs use addresses leased from the pool", t.Real, t.Kind)
+		}
+		e.Twin, e.Real, e.Pooled, e.Subnet, e.Kind = netip.Addr{}, real, t.Pooled, t.Real, t.Kind
+	}
 }
 
 // explainHost fills in the routes of others.

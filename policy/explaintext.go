@@ -18,6 +18,16 @@ func (e Explanation) Text() string {
 	if e.Subnet.IsValid() {
 		row("subnet", "%s (%s)", e.Subnet, e.Kind)
 	}
+	switch {
+	case e.Real.IsValid():
+		row("stands for", "%s", e.Real)
+	case e.Twin.IsValid() && e.Pooled:
+		row("virtual IP", "leased from %s when a name leads to it (%s on the wire)", e.Pool, e.Twin)
+	case e.Twin.IsValid():
+		row("virtual IP", "%s", e.Twin)
+	case e.Pooled:
+		row("stands for", "what it is leased for, if it is")
+	}
 	if e.Route.Prefix.IsValid() {
 		row("our route", "%s %s", e.Route.Prefix, routeVerbs[e.Route.Kind])
 	}
@@ -44,6 +54,7 @@ var outcomeWords = map[Outcome]string{
 	OutcomeLAN:       "keeps its way",
 	OutcomeYielded:   "is left to another network",
 	OutcomeOpen:      "is left to another network, for want of a setting",
+	OutcomeVirtual:   "is reached by a virtual address",
 }
 
 // String names the route: "10.0.0.0/8 via 10.8.0.1 on tun0 (OpenVPN, table main), rule 32766".

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -265,4 +266,29 @@ func cluster(services string, pods ...string) Cluster {
 		c.Pods = append(c.Pods, Subnet{netip.MustParsePrefix(p), "test"})
 	}
 	return c
+}
+
+// withRules adds rules to settings.
+func withRules(s Settings, rules ...RoutingRule) Settings {
+	s.Routing = append(slices.Clone(s.Routing), rules...)
+	return s
+}
+
+// rule makes a rule as a flag would.
+func rule(resolve Resolve, flag, subnet string) RoutingRule {
+	return routingRule(subnet, resolve, Origin{SourceFlag, Position{Name: flag}})
+}
+
+func via(subnet string) RoutingRule {
+	r := rule(ResolveVia, "--proxy-via", subnet)
+	r.Via = "gateway"
+	return r
+}
+
+func virtualize(subnet string) RoutingRule { return rule(ResolveVirtualize, "--conflict", subnet) }
+
+// virtualizing makes virtual addresses the answer to all conflicts.
+func virtualizing(s Settings) Settings {
+	s.OnConflict, s.OnConflictFrom = ResolveVirtualize, Origin{SourceFlag, Position{Name: "--on-conflict"}}
+	return s
 }

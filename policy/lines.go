@@ -17,8 +17,13 @@ const (
 	SectionRules     Section = "rules"
 	SectionConflicts Section = "conflicts"
 	SectionYielded   Section = "yielded"
-	SectionProtected Section = "protected"
-	SectionWarnings  Section = "warnings"
+	// SectionVirtualized is what is reached by virtual addresses only, SectionTwins all that has any, and
+	// SectionPools what those of prefixes too large to be mapped one to one are leased from.
+	SectionVirtualized Section = "virtualized"
+	SectionTwins       Section = "twins"
+	SectionPools       Section = "pools"
+	SectionProtected   Section = "protected"
+	SectionWarnings    Section = "warnings"
 )
 
 // Line is one statement of a plan.
@@ -55,6 +60,15 @@ func (p Plan) Lines() []Line {
 	}
 	for _, y := range p.Yielded {
 		out = append(out, newLine(SectionYielded, "%s %s", y.String(), "left to another network; names that lead into it are withheld"))
+	}
+	for _, y := range p.Virtualized {
+		out = append(out, newLine(SectionVirtualized, "%s %s", y.String(), "reached by virtual addresses; names that lead into it are answered with them"))
+	}
+	for _, t := range p.Twins {
+		out = append(out, newLine(SectionTwins, "%s %s %s", t.Real.String(), string(t.Kind), t.standIn()))
+	}
+	for _, y := range p.Pools {
+		out = append(out, newLine(SectionPools, "%s %s", y.String(), "leased one by one to the addresses that names lead to"))
 	}
 	for _, x := range p.Protected {
 		out = append(out, newLine(SectionProtected, "%s keeps its way: %s", x.Prefix.String(), x.Reason))
@@ -98,16 +112,33 @@ func (c Conflict) with() string {
 	return fmt.Sprintf("%s %s %s", relationWords[c.Relation], c.Claim.Prefix, c.Claim.where())
 }
 
+// standIn says what programs use in place of a subnet's own addresses.
+func (t Twin) standIn() string {
+	switch {
+	case !t.Virtual.IsValid():
+		return "no virtual addresses: " + t.Reason
+	case t.Pooled:
+		return fmt.Sprintf("leased addresses of the pool; %s on the wire", t.Virtual)
+	}
+	return t.Virtual.String()
+}
+
 // settlement says what became of a conflict.
 func (c Conflict) settlement() string {
 	switch c.Resolution {
 	case Unresolved:
 		return "unresolved: nothing settles " + somePrefixes(c.Open)
 	case Allowed:
-		if len(c.Yielded) > 0 {
-			return "allowed: the cluster takes it, but not " + somePrefixes(c.Yielded)
+		if left := slices.Concat(c.Yielded, c.Virtualized); len(left) > 0 {
+			slices.SortFunc(left, comparePrefix)
+			return "allowed: the cluster takes it, but not " + somePrefixes(left)
 		}
 		return "allowed: the cluster takes it"
+	case Virtualized:
+		if len(c.Yielded) > 0 {
+			return "virtualized: virtual addresses stand for it, but not for " + somePrefixes(c.Yielded)
+		}
+		return "virtualized: virtual addresses stand for " + somePrefixes(c.Virtualized)
 	case Yielded:
 		return "yielded: the other network keeps " + somePrefixes(c.Yielded)
 	case Kept:
@@ -121,10 +152,19 @@ const namedPrefixes = 4
 
 // somePrefixes names the first of prefixes, and how many there are beyond.
 func somePrefixes(prefixes []netip.Prefix) string {
-	if more := len(prefixes) - namedPrefixes; more > 0 {
-		return fmt.Sprintf("%s and %d more", joinPrefixes(prefixes[:namedPrefixes]), more)
+	texts := make([]string, len(prefixes))
+	for i, p := range prefixes {
+		texts[i] = p.String()
 	}
-	return joinPrefixes(prefixes)
+	return someTexts(texts)
+}
+
+// someTexts joins the first of texts, and how many there are beyond.
+func someTexts(texts []string) string {
+	if more := len(texts) - namedPrefixes; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(texts[:namedPrefixes], ","), more)
+	}
+	return strings.Join(texts, ",")
 }
 
 // Text is what a person reads of a plan. Sections that have nothing to say are left out; a plan without

@@ -16,7 +16,14 @@ func seen(t *testing.T) map[string]Input {
 		Protected: []Protected{ProtectAddr(netip.MustParseAddr("10.130.0.10"), "API server")},
 	}
 	taking.Facts.Warnings = []string{"1 of the routes of this host could not be read and are left out of the plan: an address of 3 bytes"}
+	hidden := Input{
+		Cluster: cluster("10.130.0.0/16", "10.132.0.0/16", "172.16.0.0/11", "fd12::/64"), Settings: withRules(virtualizing(Settings{}), via("172.16.0.0/16")),
+		Facts:     host(t, office+"link tun0 tun p2p 10.8.0.2/24\n10.132.64.0/18 via 10.8.0.1 dev tun0"),
+		Virtual:   Virtual{V4: DefaultVirtualSubnet, V6: netip.MustParsePrefix("fd99::/48")},
+		Protected: []Protected{ProtectAddr(netip.MustParseAddr("10.130.0.10"), "API server")},
+	}
 	return map[string]Input{
+		"hidden":  hidden,
 		"quiet":   {Cluster: lab, Facts: host(t, office)},
 		"refused": {Cluster: lab, Facts: host(t, vpn)},
 		"taking":  taking,
@@ -42,6 +49,7 @@ func TestDiffPlans(t *testing.T) {
 	for name, row := range map[string]struct{ from, to Plan }{
 		"diff-vpn-came":  {NewPlan(inputs["quiet"]), NewPlan(inputs["refused"])},
 		"diff-vpn-went":  {NewPlan(inputs["taking"]), NewPlan(inputs["quiet"])},
+		"diff-hidden":    {NewPlan(inputs["quiet"]), NewPlan(inputs["hidden"])},
 		"diff-connected": {Plan{}, NewPlan(inputs["taking"])},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -104,6 +112,15 @@ func TestExplanationText(t *testing.T) {
 		"why-outside":   {"taking", "198.51.100.7"},
 		"why-marked":    {"marked", "10.130.0.1"},
 		"why-ipsec":     {"ipsec", "10.130.0.1"},
+		"why-native":    {"hidden", "10.130.4.7"},
+		"why-virtual":   {"hidden", "10.132.64.9"},
+		"why-sheltered": {"hidden", "10.130.0.10"},
+		"why-via":       {"hidden", "172.16.4.7"},
+		"why-twin":      {"hidden", "246.132.64.9"},
+		"why-leased":    {"hidden", "246.240.0.9"},
+		"why-wire":      {"hidden", "252.16.4.7"},
+		"why-twinless":  {"hidden", "246.99.0.1"},
+		"why-ipv6":      {"hidden", "fd12::7"},
 		"why-noroute":   {"marked", "2001:db8::1"},
 	} {
 		t.Run(name, func(t *testing.T) {

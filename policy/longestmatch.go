@@ -36,12 +36,13 @@ func (v *view) singleRoutes() map[netip.Prefix]string {
 }
 
 // longer returns routes that, beside those of the host, make longest-prefix match choose the tunnel
-// for exactly the addresses of s.tunnel, which holds none of a route for a single address.
+// for exactly the addresses that programs send into it, none of which has a route for itself alone.
 func (s *sweep) longer() []PlannedRoute {
+	routed := s.routed()
 	taken := map[netip.Prefix]int32{} // the host's routes that lie wholly in the tunnel
 	for i := range s.v.routes {
 		r := &s.v.routes[i]
-		if !r.Prefix.IsValid() || s.v.isOwn(r) || !s.tunnel.covers(r.Prefix) {
+		if !r.Prefix.IsValid() || s.v.isOwn(r) || !routed.covers(r.Prefix) {
 			continue
 		}
 		if n, ok := taken[r.Prefix]; !ok || s.v.compareClaims(claim{route: n}, claim{route: int32(i)}) < 0 {
@@ -50,7 +51,7 @@ func (s *sweep) longer() []PlannedRoute {
 	}
 	why := s.planned()
 	out := []PlannedRoute{}
-	for _, p := range s.tunnel.prefixes() {
+	for _, p := range append(s.tunnel.prefixes(), s.enteredPrefixes()...) {
 		if _, ok := taken[p]; !ok {
 			out = append(out, PlannedRoute{p, RouteTunnel, reasonAt(why, p.Addr())})
 		}
@@ -63,7 +64,16 @@ func (s *sweep) longer() []PlannedRoute {
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b PlannedRoute) int { return comparePrefix(a.Prefix, b.Prefix) })
+	slices.SortStableFunc(out, func(a, b PlannedRoute) int { return comparePrefix(a.Prefix, b.Prefix) })
+	return slices.CompactFunc(out, func(a, b PlannedRoute) bool { return a.Prefix == b.Prefix }) // twins may be halves
+}
+
+// enteredPrefixes returns s.entered as prefixes of one reason each.
+func (s *sweep) enteredPrefixes() []netip.Prefix {
+	var out []netip.Prefix
+	for _, x := range s.vips {
+		out = append(out, s.entered.within(x.prefix)...)
+	}
 	return out
 }
 

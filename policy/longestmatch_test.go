@@ -33,7 +33,8 @@ func TestLongestMatch(t *testing.T) {
 			h.family = IPv6
 		}
 		in := oneTable(h.input())
-		c := checker{t: t, in: in, plan: NewPlan(in), twin: twin{in, newKernel(in.Facts)}, place: fmt.Sprintf("seed %d round %d", seed, round)}
+		plan := NewPlan(in)
+		c := checker{t: t, in: in, plan: plan, twin: twin{in, newKernel(in.Facts), plan}, place: fmt.Sprintf("seed %d round %d", seed, round)}
 		c.longestMatch()
 		if t.Failed() {
 			c.print()
@@ -54,14 +55,16 @@ func (c checker) longestMatch() {
 		ours = append(ours, r.Prefix)
 	}
 	allowed := rangesOf(c.plan.AllowedIPs...)
-	for i, a := range samples(c.in) {
+	for i, a := range samples(c.in, c.plan) {
 		theirs := longest(host, a)
-		want := c.twin.tunnelled(a) && theirs < a.BitLen()
+		fate := c.twin.fate(a)
+		native := fate == fateTunnel && theirs < a.BitLen()
+		want := native || fate == fateVIP && theirs < a.BitLen()
 		if got := longest(ours, a) > theirs; got != want {
 			c.t.Errorf("%s: %v goes through the tunnel is %v, want %v", c.place, a, got, want)
 		}
-		if got := allowed.overlaps(hostPrefix(a)); got != want {
-			c.t.Errorf("%s: %v in AllowedIPs is %v, want %v", c.place, a, got, want)
+		if got := allowed.overlaps(hostPrefix(a)); got != (native || c.twin.onWire(a)) {
+			c.t.Errorf("%s: %v in AllowedIPs is %v, by its own address %v", c.place, a, got, native)
 		}
 		if e := Explain(c.in, a); i%8 == 0 && (e.Outcome == OutcomeTunnel) != want {
 			c.t.Errorf("%s: %v is explained as %s (%s), want tunnel %v", c.place, a, e.Outcome, e.Reason, want)

@@ -87,11 +87,17 @@ func pair4(pool netip.Prefix, random [32]byte) netip.Prefix {
 
 // pair6 makes a /127 in a unique local prefix: fd, 40 random bits, subnet 0, 64 random bits.
 func pair6(random [32]byte) netip.Prefix {
+	a := siteOf(random).Addr().As16()
+	copy(a[8:], random[8:16])
+	return netip.PrefixFrom(netip.AddrFrom16(a), 127).Masked()
+}
+
+// siteOf makes a site's unique local prefix out of random bytes.
+func siteOf(random [32]byte) netip.Prefix {
 	var a [16]byte
 	a[0] = 0xfd
 	copy(a[1:6], random[:5])
-	copy(a[8:], random[8:16])
-	return netip.PrefixFrom(netip.AddrFrom16(a), 127).Masked()
+	return netip.PrefixFrom(netip.AddrFrom16(a), siteBits)
 }
 
 // drawer stretches a seed into as many random blocks as the search needs.

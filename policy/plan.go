@@ -48,12 +48,14 @@ func ProtectAddr(a netip.Addr, reason string) Protected { return Protected{hostP
 // nothing in it depends on the order of facts or settings. A plan is always safe to apply: what is
 // in conflict is left out of it.
 type Plan struct {
-	// AllowedIPs are the destinations that go through the tunnel, as few prefixes as possible.
+	// AllowedIPs are the destinations on the wire, as few prefixes as possible: the addresses of the
+	// cluster that are reached by their own, and those of every twin.
 	AllowedIPs []netip.Prefix `json:"allowedIPs"`
-	// Routes are the content of our routing table. Longest-prefix match over them gives exactly
-	// AllowedIPs: what is carved out of a tunnel route is a throw. Without policy routing they are beside
-	// the host's own routes, and longest-prefix match over both gives AllowedIPs; none equals a route of
-	// the host.
+	// Routes are the content of our routing table. Longest-prefix match over them gives exactly what
+	// programs may send into the tunnel: the cluster's addresses in AllowedIPs, the direct twins and the
+	// pools; protected addresses are not in it, nor in the first of these. What is carved out of a tunnel
+	// route is a throw. Without policy routing they are beside the host's own routes, and longest-prefix
+	// match over both gives the same; none equals a route of the host.
 	Routes []PlannedRoute `json:"routes"`
 	// Rules are the policy routing rules that lead to our table.
 	Rules PlannedRules `json:"rules"`
@@ -136,20 +138,22 @@ func decide(in Input, w wishes) Plan {
 	v := newView(in.Facts, in.Own)
 	s, claims := v.sweep(in, w)
 	s.run()
-	tunnel := s.tunnel
 
 	p := Plan{
-		AllowedIPs: tunnel.prefixes(),
-		Routes:     s.hostRoutes(),
-		Conflicts:  s.conflicts(),
-		Yielded:    joined(joined(s.open, s.yielded), s.lan).prefixes(),
-		Protected:  s.effective(s.protect),
-		Twins:      v.twins(in, w.wants),
-		Warnings:   slices.Clone(in.Facts.Warnings),
+		AllowedIPs:  s.onWire().prefixes(),
+		Routes:      s.hostRoutes(),
+		Conflicts:   s.conflicts(),
+		Yielded:     joined(joined(s.open, s.yielded), s.lan).prefixes(),
+		Virtualized: s.virtual.orNone(),
+		Protected:   s.effective(s.protect),
+		Twins:       s.twins,
+		Pools:       poolsFor(in.Virtual, s.twins),
+		Warnings:    slices.Clone(in.Facts.Warnings),
 	}
-	p.Rules.V4 = v.rule(IPv4, claims, tunnel)
-	p.Rules.V6 = v.rule(IPv6, claims, tunnel)
+	p.Rules.V4 = v.rule(IPv4, claims, s.routed())
+	p.Rules.V6 = v.rule(IPv6, claims, s.routed())
 	p.Warnings = append(p.Warnings, s.warnings(p.Protected)...)
+	p.Warnings = append(p.Warnings, s.virtualWarnings()...)
 	slices.Sort(p.Warnings)
 	p.Warnings = append([]string{}, slices.Compact(p.Warnings)...)
 	p.Trace = []string{p.trace(IPv4, p.Rules.V4), p.trace(IPv6, p.Rules.V6)}
@@ -161,10 +165,21 @@ func (v *view) sweep(in Input, w wishes) (*sweep, map[Family][]claim) {
 	if in.NoPolicyRouting {
 		v.single = v.singleRoutes()
 	}
-	claims := v.claims(w.interest)
-	protected := v.protected(in, claims, w.interest)
-	ipsec := v.ipsecClaims(in.Facts.IPsec, w.interest)
-	return newSweep(v, w.wants, in, [][]claim{claims[IPv4], claims[IPv6], ipsec}, protected), claims
+	s := &sweep{v: v, twins: v.twins(in, w.wants), onConflict: in.Settings.OnConflict, onConflictFrom: in.Settings.OnConflictFrom}
+	s.wants = reachable(w.wants, s.twins)
+	s.rules = expanded(in.Settings.Routing, s.wants)
+	s.vips = vipRanges(in.Virtual, s.twins)
+	interest := w.interest
+	if len(s.vips) > 0 {
+		interest = joined(interest, rangesOf(prefixesOfVIPs(s.vips)...))
+	}
+	claims := v.claims(interest)
+	s.protect = v.protected(in, claims, interest)
+	s.add(in)
+	s.addClaims(claims[IPv4])
+	s.addClaims(claims[IPv6])
+	s.addClaims(v.ipsecClaims(in.Facts.IPsec, interest))
+	return s, claims
 }
 
 // wishes are what an input is about, whatever the host is like.
@@ -175,7 +190,7 @@ type wishes struct {
 }
 
 func wishesOf(in Input) wishes {
-	w := wishes{wants: wants(in.Cluster, in.Settings)}
+	w := wishes{wants: withHidden(wants(in.Cluster, in.Settings), in.Settings)}
 	var all []netip.Prefix
 	for _, x := range w.wants {
 		all = append(all, x.prefix)
@@ -219,8 +234,22 @@ func (p *Plan) trace(f Family, rule PlannedRule) string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "family=%s tunnel=%d throw=%d conflicts=%d open=%d protected=%d", strings.ToLower(f.String()), tunnels, throws, conflicts, open, protected)
+	if n := familyCount(f, p.Virtualized); n > 0 {
+		fmt.Fprintf(&b, " virtualized=%d", n)
+	}
 	if rule.Priority > 0 {
 		fmt.Fprintf(&b, " rule=%d", rule.Priority)
 	}
 	return b.String()
+}
+
+// familyCount counts the prefixes of a family.
+func familyCount(f Family, prefixes []netip.Prefix) int {
+	n := 0
+	for _, p := range prefixes {
+		if familyOf(p.Addr()) == f {
+			n++
+		}
+	}
+	return n
 }

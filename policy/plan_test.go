@@ -68,10 +68,9 @@ func TestSkipMarks(t *testing.T) {
 func TestSituations(t *testing.T) {
 	for _, s := range situations {
 		t.Run(s.name, func(t *testing.T) {
-			p := NewPlan(Input{
-				Settings: settings(t, s.flags...), Cluster: s.cluster, Facts: host(t, s.host),
-				Own: s.own, Overlay: s.overlay, Protected: s.protected, NoPolicyRouting: s.oneTable,
-			})
+			p := NewPlan(s.input(t))
+			same(t, "Virtualized", prefixTexts(p.Virtualized), s.hidden)
+			same(t, "twins", twinTexts(p.Twins), s.twins)
 			same(t, "AllowedIPs", prefixTexts(p.AllowedIPs), s.allowed)
 			same(t, "routes", routeTexts(p.Routes), s.routes)
 			same(t, "conflicts", conflictTexts(p.Conflicts), strings.Join(strings.Fields(s.conflicts), " "))
@@ -82,6 +81,24 @@ func TestSituations(t *testing.T) {
 			checkReasons(t, p)
 		})
 	}
+}
+
+func (s situation) input(t *testing.T) Input {
+	t.Helper()
+	in := Input{
+		Settings: withRules(settings(t, s.flags...), s.rules...), Cluster: s.cluster, Facts: host(t, s.host),
+		Own: s.own, Overlay: s.overlay, Protected: s.protected, NoPolicyRouting: s.oneTable,
+	}
+	if s.hiding {
+		in.Settings = virtualizing(in.Settings)
+	}
+	if subnet, assigned, _ := strings.Cut(s.virtual, " "); subnet != "" {
+		in.Virtual.V4 = netip.MustParsePrefix(subnet)
+		for f := strings.Fields(assigned); len(f) > 0; f = f[2:] {
+			in.Virtual.Assigned = append(in.Virtual.Assigned, twinsOf(f[0]+" "+f[1])...)
+		}
+	}
+	return in
 }
 
 func same(t *testing.T, what, got, want string) {

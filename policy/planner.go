@@ -71,7 +71,8 @@ func (p *Planner) sameButRoutes(in Input) bool {
 func (p *Planner) sameWishes(last Input) bool {
 	in := &p.in
 	return slices.Equal(last.Cluster.Services, in.Cluster.Services) && slices.Equal(last.Cluster.Pods, in.Cluster.Pods) &&
-		slices.Equal(last.Settings.rules(ResolveAlso), in.Settings.rules(ResolveAlso)) && slices.Equal(last.Overlay, in.Overlay) &&
+		slices.Equal(last.Settings.rules(ResolveAlso), in.Settings.rules(ResolveAlso)) &&
+		slices.Equal(last.Settings.rules(ResolveVia), in.Settings.rules(ResolveVia)) && slices.Equal(last.Overlay, in.Overlay) &&
 		last.Virtual.V4 == in.Virtual.V4 && last.Virtual.V6 == in.Virtual.V6
 }
 
@@ -94,7 +95,7 @@ func (p *Planner) selectFrom(lo, hi int) {
 
 // isMaterial reports whether a plan can depend on a route: default routes and what an interface might
 // cover the whole space with, throw routes, which change the shape of others, and all that overlaps
-// what we want or what twins are taken from.
+// what we want or what virtual addresses are taken from.
 func (p *Planner) isMaterial(r *Route) bool {
 	switch {
 	case !r.Prefix.IsValid():

@@ -40,7 +40,13 @@ func (h randomHost) changed(in Input) Input {
 
 // changeWishes changes what is not the host's.
 func (h randomHost) changeWishes(in *Input) {
-	switch h.r.IntN(6) {
+	switch h.r.IntN(9) {
+	case 6:
+		in.Settings.OnConflict = ResolveVirtualize
+	case 7:
+		in.Settings.Routing = append(slices.Clone(in.Settings.Routing), RoutingRule{Prefix: h.prefix(), Resolve: ResolveVia})
+	case 8:
+		in.Settings.Routing = append(slices.Clone(in.Settings.Routing), RoutingRule{Prefix: h.prefix(), Resolve: ResolveVirtualize})
 	case 0:
 		in.Cluster.Pods = append(slices.Clone(in.Cluster.Pods), Subnet{Prefix: h.prefix()})
 	case 1:
@@ -72,9 +78,6 @@ func TestPlannerWalks(t *testing.T) {
 		var p Planner
 		in := h.input()
 		in.NoPolicyRouting = walk%4 == 0
-		if walk%2 == 0 {
-			in.Virtual.V4 = netip.MustParsePrefix("10.128.0.0/9")
-		}
 		for step := range 40 {
 			want := decide(in, wishesOf(in))
 			for range 2 { // the second time nothing has changed

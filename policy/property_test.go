@@ -16,7 +16,7 @@ import (
 
 // samples are the addresses at which anything could change: the ends of all prefixes, and their
 // neighbours.
-func samples(in Input) []netip.Addr {
+func samples(in Input, plan Plan) []netip.Addr {
 	prefixes := slices.Concat(in.Cluster.prefixes(), in.Overlay)
 	for _, r := range in.Settings.Routing {
 		prefixes = append(prefixes, r.Prefix)
@@ -42,6 +42,13 @@ func samples(in Input) []netip.Addr {
 	for _, p := range in.Protected {
 		prefixes = append(prefixes, p.Prefix)
 	}
+	for _, t := range plan.Twins {
+		prefixes = append(prefixes, t.Real)
+		if t.Virtual.IsValid() {
+			prefixes = append(prefixes, t.Virtual)
+		}
+	}
+	prefixes = append(prefixes, plan.Pools...)
 	for _, p := range in.Facts.IPsec {
 		prefixes = append(prefixes, p.Dst)
 		if p.Peer.IsValid() {
@@ -88,7 +95,8 @@ func TestPlanProperties(t *testing.T) {
 			h.family = IPv6
 		}
 		in := h.input()
-		c := checker{t: t, in: in, plan: NewPlan(in), twin: twin{in, newKernel(in.Facts)}, place: fmt.Sprintf("seed %d round %d", seed, round)}
+		plan := NewPlan(in)
+		c := checker{t: t, in: in, plan: plan, twin: twin{in, newKernel(in.Facts), plan}, place: fmt.Sprintf("seed %d round %d", seed, round)}
 		c.addresses()
 		c.repeatable(h)
 		c.hints()
@@ -122,7 +130,7 @@ func (c checker) print() {
 	for _, l := range c.in.Facts.Links {
 		c.t.Logf("link %+v", l)
 	}
-	c.t.Logf("services %v pods %v rules %v protected %v", c.in.Cluster.Services, c.in.Cluster.Pods, c.in.Settings.Routing, c.in.Protected)
+	c.t.Logf("services %v pods %v rules %v on conflict %s protected %v virtual %v", c.in.Cluster.Services, c.in.Cluster.Pods, c.in.Settings.Routing, c.in.Settings.OnConflict, c.in.Protected, c.in.Virtual)
 	c.t.Logf("plan %+v", c.plan)
 }
 
@@ -130,30 +138,35 @@ func (c checker) print() {
 // and by a kernel that has carried the plan out.
 func (c checker) addresses() {
 	allowed, open, left := rangesOf(c.plan.AllowedIPs...), c.openSet(), rangesOf(c.plan.Yielded...)
+	hidden := rangesOf(c.plan.Virtualized...)
 	after := newKernel(applied(c.in.Facts, c.plan, c.in.Own))
-	for i, a := range samples(c.in) {
+	for i, a := range samples(c.in, c.plan) {
 		if c.t.Failed() {
 			return // one address is enough to understand
 		}
 		host := hostPrefix(a)
-		want := c.twin.tunnelled(a)
-		if got := allowed.overlaps(host); got != want {
+		fate := c.twin.fate(a)
+		if got, want := allowed.overlaps(host), fate == fateTunnel || c.twin.onWire(a); got != want {
 			c.t.Errorf("%s: %v in AllowedIPs is %v, the twin says %v", c.place, a, got, want)
 		}
+		want := fate == fateTunnel || fate == fateVIP
 		if got := c.routed(a); got != want {
-			c.t.Errorf("%s: %v routed into the tunnel is %v, the twin says %v", c.place, a, got, want)
+			c.t.Errorf("%s: %v routed into the tunnel is %v, the twin says %v", c.place, a, got, fate)
 		}
 		if i%8 == 0 { // an explanation costs a plan
-			c.explained(a, want)
+			c.explained(a, fate)
 		}
-		if c.twin.open(a) && !open.overlaps(host) {
+		if fate == fateOpen && !open.overlaps(host) {
 			c.t.Errorf("%s: no conflict reports %v", c.place, a)
 		}
-		if open.overlaps(host) && !c.twin.open(a) && !c.twin.protected(a) {
-			c.t.Errorf("%s: %v is reported as open but is settled", c.place, a)
+		if open.overlaps(host) && fate != fateOpen && !c.twin.protected(a) {
+			c.t.Errorf("%s: %v is reported as open but is settled: %v", c.place, a, fate)
 		}
-		if got := left.overlaps(host); got != (c.twin.open(a) || c.twin.yielded(a) || c.twin.lanKept(a)) {
-			c.t.Errorf("%s: %v is left to others is %v, the twin says open %v, yielded %v", c.place, a, got, c.twin.open(a), c.twin.yielded(a))
+		if got := left.overlaps(host); got != (fate == fateOpen || fate == fateYielded || fate == fateLAN) {
+			c.t.Errorf("%s: %v is left to others is %v, the twin says %v", c.place, a, got, fate)
+		}
+		if got := hidden.overlaps(host); got != (fate == fateVirtual) {
+			c.t.Errorf("%s: %v is virtualized is %v, the twin says %v", c.place, a, got, fate)
 		}
 		for _, p := range ordinaryPackets(a) {
 			before, now := c.twin.k.lookup(p), after.lookup(p)
@@ -166,21 +179,30 @@ func (c checker) addresses() {
 	}
 }
 
-// explained checks the explanation of one address: the twin's outcome, one reason, and the route that
-// a kernel follows without us.
-func (c checker) explained(a netip.Addr, tunnelled bool) {
+// explained checks the explanation of one address: the twin's outcome, one reason, what stands for what,
+// and the route that a kernel follows without us.
+func (c checker) explained(a netip.Addr, want fate) {
 	e := Explain(c.in, a)
-	want := map[Outcome]bool{OutcomeTunnel: tunnelled, OutcomeOpen: c.twin.open(a), OutcomeYielded: c.twin.yielded(a)}
-	for outcome, is := range want {
-		if (e.Outcome == outcome) != is {
-			c.t.Errorf("%s: %v is explained as %s (%s); %s by the twin: %v", c.place, a, e.Outcome, e.Reason, outcome, is)
-		}
+	outcomes := map[fate]Outcome{
+		fateTunnel: OutcomeTunnel, fateVIP: OutcomeTunnel, fateVirtual: OutcomeVirtual, fateOpen: OutcomeOpen,
+		fateYielded: OutcomeYielded, fateLAN: OutcomeLAN, fateProtected: OutcomeProtected,
+	}
+	if outcome, ok := outcomes[want]; ok && e.Outcome != outcome || !ok && e.Outcome != OutcomeOutside && e.Outcome != OutcomeNever && e.Outcome != OutcomeProtected {
+		c.t.Errorf("%s: %v is explained as %s (%s); the twin says %v", c.place, a, e.Outcome, e.Reason, want)
 	}
 	if e.Reason == "" {
 		c.t.Errorf("%s: no reason for %v, which is %s", c.place, a, e.Outcome)
 	}
-	if tunnelled != (e.Route.Kind == RouteTunnel) {
+	if tunnelled := want == fateTunnel || want == fateVIP; tunnelled != (e.Route.Kind == RouteTunnel) {
 		c.t.Errorf("%s: %v is explained by route %+v, tunnelled %v", c.place, a, e.Route, tunnelled)
+	}
+	if e.Twin.IsValid() {
+		if back := Explain(c.in, e.Twin); back.Real != a || back.Pooled != e.Pooled {
+			c.t.Errorf("%s: the twin %v of %v stands for %v", c.place, e.Twin, a, back.Real)
+		}
+	}
+	if want == fateVirtual && !e.Twin.IsValid() || c.twin.onWire(a) != e.Real.IsValid() {
+		c.t.Errorf("%s: %v, which is %v, has the twin %v and stands for %v", c.place, a, want, e.Twin, e.Real)
 	}
 }
 
@@ -249,15 +271,20 @@ func shuffle[T any](r *rand.Rand, list []T) {
 
 // hints checks that what the report proposes settles everything.
 func (c checker) hints() {
-	yield, allow := c.in, c.in
-	yield.Settings.OnConflict = ResolveYield
+	report := c.plan.ConflictReport()
+	yield, allow, virtualize := c.in, c.in, c.in
+	yield.Settings.OnConflict, virtualize.Settings.OnConflict = ResolveYield, ResolveVirtualize
 	allow.Settings.Routing = slices.Clone(c.in.Settings.Routing)
 	for _, p := range toTake(c.plan.Unsettled()) {
 		allow.Settings.Routing = append(allow.Settings.Routing, RoutingRule{Prefix: p, Resolve: ResolveAllow, Origin: Origin{Source: SourceFlag}})
 	}
-	for name, in := range map[string]Input{"yield": yield, "allow": allow} {
-		if left := NewPlan(in).Unsettled(); len(left) > 0 {
-			c.t.Errorf("%s: after the hint to %s there is still %+v", c.place, name, left)
+	inputs := map[string]Input{"--on-conflict yield": yield, "--allow-conflicting": allow, "--on-conflict virtualize": virtualize}
+	if report != "" && !strings.Contains(report, "--on-conflict yield") {
+		c.t.Errorf("%s: no way out in\n%s", c.place, report)
+	}
+	for name, in := range inputs {
+		if left := NewPlan(in).Unsettled(); len(left) > 0 && strings.Contains(report, name) {
+			c.t.Errorf("%s: after the hint %s there is still %+v", c.place, name, left)
 		}
 	}
 }
@@ -289,7 +316,7 @@ func (c checker) late(f Family) {
 	plan := c.plan
 	plan.Rules.V4.Priority, plan.Rules.V6.Priority = int(later), int(later)
 	k := newKernel(applied(c.in.Facts, plan, c.in.Own))
-	for _, a := range samples(c.in) {
+	for _, a := range samples(c.in, c.plan) {
 		for _, p := range ordinaryPackets(a) {
 			if c.routed(a) && k.lookup(p).Table != c.in.Own.Table {
 				return

@@ -163,7 +163,7 @@ func TestClashesAreThoseOfEveryPair(t *testing.T) {
 		}
 		var wanted []want
 		for range r.IntN(5) {
-			wanted = append(wanted, want{prefix(), []SubnetKind{KindServices, KindPods, KindAlso}[r.IntN(3)]})
+			wanted = append(wanted, want{prefix: prefix(), kind: []SubnetKind{KindServices, KindPods, KindAlso}[r.IntN(3)]})
 		}
 		var got, expected []int
 		for _, c := range viaClashes(rules, wanted) {

@@ -13,9 +13,28 @@ type randomHost struct {
 
 func (h randomHost) chance(oneIn int) bool { return h.r.IntN(oneIn) == 0 }
 
+// randomVirtual is what twins on random hosts are made of.
+var randomVirtual = Virtual{V4: netip.MustParsePrefix("246.0.0.0/8"), V6: netip.MustParsePrefix("fd46::/44")}
+
 // prefix returns one of few prefixes of 10.128.0.0/9 or fd00::/16: lengths and bits are chosen so that
-// nesting, equality and neighbourhood are all likely.
+// nesting, equality and neighbourhood are all likely. Some lie where twins do.
 func (h randomHost) prefix() netip.Prefix {
+	p := h.plainPrefix()
+	switch {
+	case !h.chance(8):
+	case p.Addr().Is4():
+		b := p.Addr().As4()
+		b[0] = 246
+		p = netip.PrefixFrom(netip.AddrFrom4(b), p.Bits())
+	case p.Bits() >= 48:
+		b := p.Addr().As16()
+		b[1], b[3] = 0x46, 0
+		p = netip.PrefixFrom(netip.AddrFrom16(b), p.Bits())
+	}
+	return p
+}
+
+func (h randomHost) plainPrefix() netip.Prefix {
 	if h.family == IPv4 {
 		lengths := []int{9, 12, 14, 16, 16, 17, 24, 26, 31, 32}
 		a := netip.AddrFrom4([4]byte{10, byte(128 + 2*h.r.IntN(3)), byte(64 * h.r.IntN(4)), byte(h.r.IntN(4))})
@@ -196,13 +215,24 @@ func (h randomHost) input() Input {
 	for _, p := range h.prefixes(3) {
 		in.Cluster.Pods = append(in.Cluster.Pods, Subnet{Prefix: p})
 	}
-	for resolve, most := range map[Resolve]int{ResolveAllow: 3, ResolveAlso: 2, ResolveNever: 2, ResolveYield: 2} {
-		for _, p := range h.prefixes(most) {
-			in.Settings.Routing = append(in.Settings.Routing, RoutingRule{Prefix: p, Resolve: resolve, Origin: Origin{SourceFlag, Position{Name: "--" + string(resolve)}}})
+	for _, rule := range []struct {
+		resolve Resolve
+		most    int
+	}{{ResolveAllow, 3}, {ResolveAlso, 2}, {ResolveNever, 2}, {ResolveYield, 2}, {ResolveVirtualize, h.r.IntN(3)}, {ResolveVia, h.r.IntN(2)}} {
+		for _, p := range h.prefixes(rule.most) {
+			in.Settings.Routing = append(in.Settings.Routing, RoutingRule{Prefix: p, Resolve: rule.resolve, Origin: Origin{SourceFlag, Position{Name: "--" + string(rule.resolve)}}})
 		}
 	}
-	if h.chance(4) {
+	switch h.r.IntN(5) {
+	case 0:
 		in.Settings.OnConflict = ResolveYield
+	case 1, 2:
+		in.Settings.OnConflict = ResolveVirtualize
+	}
+	if h.chance(4) {
+		in.Virtual = Virtual{}
+	} else {
+		in.Virtual = randomVirtual
 	}
 	for range h.r.IntN(3) {
 		in.Protected = append(in.Protected, ProtectAddr(h.addr(), "API server"))

@@ -8,11 +8,13 @@ type wellKnown struct {
 	reason string // with the RFC that says so
 }
 
+const loopback = "loopback (RFC 1122, section 3.2.1.3)"
+
 // neverRouted are ranges that no tunnel carries: routes in them are no conflicts, and settings that
 // would route them are refused.
 var neverRouted = []wellKnown{
 	{netip.MustParsePrefix("0.0.0.0/8"), `"this network" (RFC 1122, section 3.2.1.3)`},
-	{netip.MustParsePrefix("127.0.0.0/8"), "loopback (RFC 1122, section 3.2.1.3)"},
+	{netip.MustParsePrefix("127.0.0.0/8"), loopback},
 	{netip.MustParsePrefix("169.254.0.0/16"), "link-local (RFC 3927)"},
 	{netip.MustParsePrefix("224.0.0.0/4"), "multicast (RFC 5771)"},
 	{netip.MustParsePrefix("255.255.255.255/32"), "limited broadcast (RFC 919)"},
@@ -44,6 +46,14 @@ var (
 	globalUnicast6 = netip.MustParsePrefix("2000::/3")
 	// uniqueLocal6 is RFC 4193; OpenVPN's "redirect-gateway ipv6" adds it beside the internet.
 	uniqueLocal6 = netip.MustParsePrefix("fc00::/7")
+
+	// localSites6 is the half of it that sites give themselves prefixes of (RFC 4193, section 3.1).
+	localSites6 = netip.MustParsePrefix("fd00::/8")
+
+	// classE is reserved (RFC 1112, section 4): on no LAN and in no VPN, and Linux routes it like any other.
+	classE = netip.MustParsePrefix("240.0.0.0/4")
+	// endOfClassE holds the limited broadcast address (RFC 919) and what some take for it.
+	endOfClassE = netip.MustParsePrefix("255.0.0.0/8")
 
 	all4 = netip.MustParsePrefix("0.0.0.0/0")
 	all6 = netip.MustParsePrefix("::/0")

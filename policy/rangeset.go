@@ -82,6 +82,14 @@ func joined(a, b rangeSet) rangeSet {
 	return rangesFrom(&builder)
 }
 
+// orNone returns s as the fewest prefixes, sorted; nil if there are none.
+func (s rangeSet) orNone() []netip.Prefix {
+	if len(s) == 0 {
+		return nil
+	}
+	return s.prefixes()
+}
+
 // prefixes returns s as the fewest prefixes, sorted.
 func (s rangeSet) prefixes() []netip.Prefix {
 	out := []netip.Prefix{}

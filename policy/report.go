@@ -22,7 +22,8 @@ func (p Plan) ConflictReport() string {
 	b.WriteString(reportHeadline(open))
 	b.WriteString("\n\n")
 	writeConflicts(&b, open)
-	writeChoices(&b, open)
+	p.writeTwinless(&b, open)
+	p.writeChoices(&b, open)
 	return b.String()
 }
 
@@ -55,7 +56,30 @@ func writeConflicts(b *strings.Builder, open []Conflict) {
 
 var relationWords = map[Relation]string{Inside: "inside", Covers: "covers", Equal: "equal to"}
 
-func writeChoices(b *strings.Builder, open []Conflict) {
+// writeTwinless says which of the subnets have no virtual addresses, and why, where there is a virtual
+// subnet at all.
+func (p Plan) writeTwinless(b *strings.Builder, open []Conflict) {
+	for _, t := range p.Twins {
+		overlaps := func(c Conflict) bool { return c.Overlap.Overlaps(t.Real) }
+		if !t.Virtual.IsValid() && slices.ContainsFunc(open, overlaps) {
+			fmt.Fprintf(b, "\n  no virtual IPs for %s: %s\n", t.Real, t.Reason)
+		}
+	}
+}
+
+// haveTwins reports whether all of prefixes could be hidden behind virtual addresses.
+func (p Plan) haveTwins(prefixes []netip.Prefix) bool {
+	var real []netip.Prefix
+	for _, t := range p.Twins {
+		if t.Virtual.IsValid() {
+			real = append(real, t.Real)
+		}
+	}
+	set := rangesOf(real...)
+	return !slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return !set.covers(p) })
+}
+
+func (p Plan) writeChoices(b *strings.Builder, open []Conflict) {
 	who := "the other network"
 	if !slices.ContainsFunc(open, func(c Conflict) bool { return !c.Claim.VPN }) {
 		who = "the VPN"
@@ -65,9 +89,17 @@ func writeChoices(b *strings.Builder, open []Conflict) {
 		them = "it"
 	}
 	b.WriteString("\nchoose one:\n")
-	fmt.Fprintf(b, "  %-32s  culvert connect --allow-conflicting-subnets %s\n", "take "+them+" from "+who, joinPrefixes(toTake(open)))
+	if p.haveTwins(toTake(open)) {
+		fmt.Fprintf(b, "  %-32s  culvert connect --on-conflict virtualize\n", "use virtual IPs for "+them)
+	}
+	takes := !slices.ContainsFunc(open, func(c Conflict) bool { return c.NoTwin }) // else the rule would still stand
+	if takes {
+		fmt.Fprintf(b, "  %-32s  culvert connect --allow-conflicting-subnets %s\n", "take "+them+" from "+who, joinPrefixes(toTake(open)))
+	}
 	fmt.Fprintf(b, "  %-32s  culvert connect --on-conflict yield\n", "leave "+them+" to "+who)
-	b.WriteString("A team settles it once with routing.allowConflictingSubnets in its Policy.\n")
+	if takes {
+		b.WriteString("A team settles it once with routing.allowConflictingSubnets in its Policy.\n")
+	}
 }
 
 // toTake returns the prefixes to allow so that nothing is left open, sorted, none inside another. A

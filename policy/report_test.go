@@ -31,9 +31,19 @@ func golden(t *testing.T, name, got string) {
 }
 
 func TestConflictReport(t *testing.T) {
+	virtual := Virtual{V4: DefaultVirtualSubnet, V6: netip.MustParsePrefix("fd99::/48")}
 	for name, in := range map[string]Input{
-		"report-openvpn": {Cluster: lab, Facts: host(t, office+"link tun0 tun p2p\n10.0.0.0/8 via 10.8.0.1 dev tun0")},
+		"report-openvpn": {Cluster: lab, Virtual: virtual, Facts: host(t, office+"link tun0 tun p2p\n10.0.0.0/8 via 10.8.0.1 dev tun0")},
+		"report-notwin": {
+			Cluster: cluster("10.130.0.0/16", "64.0.0.0/4"), Virtual: virtual, Settings: virtualizing(Settings{}),
+			Facts: host(t, office+"link tun0 tun p2p\n10.0.0.0/8 via 10.8.0.1 dev tun0\n64.0.0.0/5 dev tun0"),
+		},
+		"report-notwin-rule": {
+			Cluster: cluster("10.130.0.0/16"), Virtual: Virtual{V6: virtual.V6}, Settings: withRules(Settings{}, virtualize("service")),
+			Facts: host(t, office+"link tun0 tun p2p\n10.0.0.0/8 via 10.8.0.1 dev tun0"),
+		},
 		"report-mixed": {
+			Virtual:  virtual,
 			Cluster:  cluster("10.130.0.0/16", "10.132.0.0/16", "fd12::/64"),
 			Settings: settings(t, "--also-proxy=172.18.0.0/16"),
 			Facts: host(t, office+`

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 )
@@ -14,7 +15,7 @@ func (s *sweep) addRoute(p netip.Prefix, f *frame) {
 		return
 	case toTunnel:
 		kind = RouteTunnel
-	}
+	} // what virtual addresses stand for is left alone like all that others keep
 	if f.route < 0 && kind == RouteThrow || f.route >= 0 && s.routes[f.route].kind == kind {
 		return
 	}
@@ -72,10 +73,15 @@ func (s *sweep) reason(st state) string {
 	case keepOpen:
 		return "kept by " + s.claimed(st[itemClaim])
 	case keepYielded:
-		return fmt.Sprintf("left to %s as %s says", s.claimed(st[itemClaim]), s.yielder(st))
+		return fmt.Sprintf("left to %s as %s says", s.claimed(st[itemClaim]), s.settler(st))
+	case keepVirtual:
+		return "names that lead there get virtual addresses, because " + s.whyVirtual(st)
 	}
-	if st[itemOverlay] != 0 {
+	switch {
+	case st[itemOverlay] != 0:
 		return "the gateway's own address"
+	case st[itemVIP] != 0:
+		return s.vips[s.index(st[itemVIP])].reason
 	}
 	w := s.wants[s.index(st[itemWant])]
 	if st[itemClaim] != 0 {
@@ -84,12 +90,35 @@ func (s *sweep) reason(st state) string {
 	return string(w.kind)
 }
 
-// yielder is who says that addresses in this state are left to others.
-func (s *sweep) yielder(st state) Origin {
-	if st[itemYield] != 0 {
-		return s.rules[s.index(st[itemYield])].Origin
+// settler is who says that addresses in this state are left to others, or virtualized; see settled.
+func (s *sweep) settler(st state) Origin {
+	ref := st[itemYield]
+	if s.virtualizes(st) {
+		ref = st[itemVirtualize]
+	}
+	if ref != 0 {
+		return s.rules[s.index(ref)].Origin
 	}
 	return s.onConflictFrom
+}
+
+// whyVirtual says why addresses in this state are reached by virtual ones: a proxyVia, or what keeps
+// their own and who says that they are virtualized then.
+func (s *sweep) whyVirtual(st state) string {
+	if via := st[itemVia]; via != 0 && s.bits(via) >= s.bits(st[itemAlso]) {
+		r := s.rules[s.index(via)]
+		return fmt.Sprintf("%s has %s reached by way of the %s", r.Origin, r.Prefix, cmp.Or(r.Via, "gateway"))
+	}
+	var keeper string
+	switch {
+	case st[itemProtect] != 0:
+		keeper = "it is protected (" + s.protect[s.index(st[itemProtect])].Reason + ")"
+	case s.allows(st): // for what it names, but a connected network has to be named
+		keeper = s.claimed(st[itemLAN]) + " keeps it"
+	default:
+		keeper = s.claimed(st[itemClaim]) + " keeps it"
+	}
+	return fmt.Sprintf("%s and %s says so", keeper, s.settler(st))
 }
 
 // index returns the place of a state's item in the list that its kind stands for.

@@ -26,10 +26,15 @@ type situation struct {
 	own       Own
 	overlay   []netip.Prefix
 	oneTable  bool // no policy routing
+	rules     []RoutingRule
+	hiding    bool   // on conflict virtualize
+	virtual   string // the virtual subnet; "" means that there are no twins
 
 	allowed   string // AllowedIPs
 	routes    string // of our table, "throw PREFIX" for carve-outs
 	conflicts string // one a line: "SUBNET RELATION PREFIX INTERFACE RESOLUTION [open PREFIX...]"
+	hidden    string // Virtualized
+	twins     string // "REAL VIRTUAL [pooled]" or "REAL REASON"
 	v4, v6    int    // priorities
 	warning   string // part of a warning; "" means there is none
 }
@@ -456,6 +461,140 @@ var situations = []situation{{
 	flags: []string{"--allow-conflicting-subnets=all"}, host: office + "link utun4 - p2p\n10.130.0.1 dev utun4\n245.1.2.5 dev utun4",
 	allowed: "10.130.0.0/32 10.130.0.2/31", routes: "10.130.0.0/32 10.130.0.2/31",
 	conflicts: "10.130.0.0/30 covers 10.130.0.1/32 utun4 protected", warning: "245.1.2.5/32 does not go through the tunnel: utun4 has a route for this single address",
+}, {
+	name: "virtual addresses for nobody: nothing is in the way", cluster: lab, hiding: true, virtual: "246.0.0.0/8", host: office,
+	allowed: "10.130.0.0/16 10.132.0.0/16 246.130.0.0/16 246.132.0.0/16", routes: "10.130.0.0/16 10.132.0.0/16 246.130.0.0/16 246.132.0.0/16", v4: 32765,
+	twins: "10.130.0.0/16 246.130.0.0/16 10.132.0.0/16 246.132.0.0/16",
+}, {
+	name: "the cluster inside a VPN's 10.0.0.0/8, virtualized", cluster: lab, hiding: true, virtual: "246.0.0.0/8",
+	host:    office + "link tun0 tun p2p 10.8.0.2/24\n10.0.0.0/8 via 10.8.0.1 dev tun0",
+	allowed: "246.130.0.0/16 246.132.0.0/16", routes: "246.130.0.0/16 246.132.0.0/16", v4: 32765, hidden: "10.130.0.0/16 10.132.0.0/16",
+	twins: "10.130.0.0/16 246.130.0.0/16 10.132.0.0/16 246.132.0.0/16",
+	conflicts: `10.130.0.0/16 inside 10.0.0.0/8 tun0 virtualized
+		10.132.0.0/16 inside 10.0.0.0/8 tun0 virtualized`,
+}, {
+	name: "inside a VPN's 10.128.0.0/9", cluster: lab, hiding: true, virtual: "246.0.0.0/8",
+	host:    office + "link tun0 tun p2p 10.8.0.2/24\n10.128.0.0/9 via 10.8.0.1 dev tun0",
+	allowed: "246.130.0.0/16 246.132.0.0/16", routes: "246.130.0.0/16 246.132.0.0/16", v4: 32765, hidden: "10.130.0.0/16 10.132.0.0/16",
+	twins: "10.130.0.0/16 246.130.0.0/16 10.132.0.0/16 246.132.0.0/16",
+	conflicts: `10.130.0.0/16 inside 10.128.0.0/9 tun0 virtualized
+		10.132.0.0/16 inside 10.128.0.0/9 tun0 virtualized`,
+}, {
+	name: "only the slice of the pods that a VPN routes", cluster: lab, hiding: true, virtual: "246.0.0.0/8",
+	host:    office + "link tun0 tun p2p\n10.132.64.0/18 dev tun0",
+	allowed: "10.130.0.0/16 10.132.0.0/18 10.132.128.0/17 246.130.0.0/16 246.132.0.0/16",
+	routes:  "10.130.0.0/16 10.132.0.0/16 throw 10.132.64.0/18 246.130.0.0/16 246.132.0.0/16", v4: 32765, hidden: "10.132.64.0/18",
+	twins:     "10.130.0.0/16 246.130.0.0/16 10.132.0.0/16 246.132.0.0/16",
+	conflicts: "10.132.0.0/16 covers 10.132.64.0/18 tun0 virtualized",
+}, {
+	name: "a VPN route equal to the services", cluster: lab, hiding: true, virtual: "246.0.0.0/8",
+	host:    office + "link tun0 tun p2p\n10.130.0.0/16 dev tun0",
+	allowed: "10.132.0.0/16 246.130.0.0/16 246.132.0.0/16", routes: "10.132.0.0/16 246.130.0.0/16 246.132.0.0/16", v4: 32765, hidden: "10.130.0.0/16",
+	twins:     "10.130.0.0/16 246.130.0.0/16 10.132.0.0/16 246.132.0.0/16",
+	conflicts: "10.130.0.0/16 equal 10.130.0.0/16 tun0 virtualized",
+}, {
+	name: "services taken, pods virtualized but for a part that is left", cluster: lab, virtual: "246.0.0.0/8",
+	flags: []string{"--conflict=10.130.0.0/16=allow,10.132.64.0/24=yield"}, rules: []RoutingRule{virtualize("pods")},
+	host:    office + "link tun0 tun p2p\n10.0.0.0/8 dev tun0",
+	allowed: "10.130.0.0/16 246.130.0.0/16 246.132.0.0/16", routes: "10.130.0.0/16 246.130.0.0/16 246.132.0.0/16", v4: 32765,
+	hidden: "10.132.0.0/18 10.132.65.0/24 10.132.66.0/23 10.132.68.0/22 10.132.72.0/21 10.132.80.0/20 10.132.96.0/19 10.132.128.0/17",
+	twins:  "10.130.0.0/16 246.130.0.0/16 10.132.0.0/16 246.132.0.0/16",
+	conflicts: `10.130.0.0/16 inside 10.0.0.0/8 tun0 allowed
+		10.132.0.0/16 inside 10.0.0.0/8 tun0 virtualized`,
+}, {
+	name: "all by way of the gateway, whoever routes it", cluster: lab, virtual: "246.0.0.0/8", rules: []RoutingRule{via("all")}, host: office,
+	allowed: "246.130.0.0/16 246.132.0.0/16", routes: "246.130.0.0/16 246.132.0.0/16", v4: 32765, hidden: "10.130.0.0/16 10.132.0.0/16",
+	twins: "10.130.0.0/16 246.130.0.0/16 10.132.0.0/16 246.132.0.0/16",
+}, {
+	name: "by way of the gateway beats an allow; the rest is native", cluster: lab, virtual: "246.0.0.0/8", rules: []RoutingRule{via("service")},
+	flags: []string{"--allow-conflicting-subnets=all"}, host: office + "link tun0 tun p2p\n10.0.0.0/8 dev tun0",
+	allowed: "10.132.0.0/16 246.130.0.0/16 246.132.0.0/16", routes: "10.132.0.0/16 246.130.0.0/16 246.132.0.0/16", v4: 32765, hidden: "10.130.0.0/16",
+	twins: "10.130.0.0/16 246.130.0.0/16 10.132.0.0/16 246.132.0.0/16",
+	conflicts: `10.130.0.0/16 inside 10.0.0.0/8 tun0 virtualized
+		10.132.0.0/16 inside 10.0.0.0/8 tun0 allowed`,
+}, {
+	name: "of also, never and by way of the gateway the most specific", cluster: cluster("10.130.0.0/22"), virtual: "246.0.0.0/8", host: office,
+	flags: []string{"--never-proxy=10.130.1.0/24,10.130.2.0/24", "--also-proxy=10.130.0.0/25"}, rules: []RoutingRule{via("10.130.0.0/22"), via("10.130.1.0/25"), via("10.130.2.0/24")},
+	allowed: "10.130.0.0/25 246.130.0.0/22", routes: "10.130.0.0/25 246.130.0.0/22", v4: 32765, hidden: "10.130.0.128/25 10.130.1.0/25 10.130.3.0/24",
+	twins: "10.130.0.0/22 246.130.0.0/22",
+}, {
+	name: "by way of the gateway to what is no subnet of the cluster", cluster: cluster("10.130.0.0/16"), virtual: "246.0.0.0/8", host: office,
+	rules:   []RoutingRule{via("192.168.0.0/16")},
+	allowed: "10.130.0.0/16 246.130.0.0/16 246.168.0.0/16", routes: "10.130.0.0/16 246.130.0.0/16 246.168.0.0/16", v4: 32765, hidden: "192.168.0.0/16",
+	twins: "10.130.0.0/16 246.130.0.0/16 192.168.0.0/16 246.168.0.0/16", conflicts: "192.168.0.0/16 covers 192.168.7.0/24 eth0 virtualized",
+}, {
+	name: "the same without a virtual subnet", cluster: cluster("10.130.0.0/16"), host: office, rules: []RoutingRule{via("192.168.0.0/16")},
+	allowed: "10.130.0.0/16", routes: "10.130.0.0/16", v4: 32765, warning: "nothing has virtual addresses: there is no virtual subnet",
+}, {
+	name: "a LAN inside the pods is left, and its pods are reached all the same", cluster: cluster("", "192.168.0.0/16"), hiding: true, virtual: "246.0.0.0/8",
+	host:    "link eth0 - 192.168.7.2/24\ndefault via 192.168.7.1 dev eth0\n192.168.7.0/24 dev eth0 proto kernel scope link",
+	allowed: "192.168.0.0/22 192.168.4.0/23 192.168.6.0/24 192.168.8.0/21 192.168.16.0/20 192.168.32.0/19 192.168.64.0/18 192.168.128.0/17 246.168.0.0/16",
+	routes:  "192.168.0.0/16 throw 192.168.7.0/24 246.168.0.0/16", v4: 32765, hidden: "192.168.7.0/24", twins: "192.168.0.0/16 246.168.0.0/16",
+	conflicts: "192.168.0.0/16 covers 192.168.7.0/24 eth0 virtualized",
+}, {
+	name: "the same, allowed in a wider prefix", cluster: cluster("", "192.168.0.0/16"), hiding: true, virtual: "246.0.0.0/8",
+	flags:   []string{"--allow-conflicting-subnets=192.168.0.0/16"},
+	host:    "link eth0 - 192.168.7.2/24\ndefault via 192.168.7.1 dev eth0\n192.168.7.0/24 dev eth0 proto kernel scope link",
+	allowed: "192.168.0.0/22 192.168.4.0/23 192.168.6.0/24 192.168.8.0/21 192.168.16.0/20 192.168.32.0/19 192.168.64.0/18 192.168.128.0/17 246.168.0.0/16",
+	routes:  "192.168.0.0/16 throw 192.168.7.0/24 246.168.0.0/16", v4: 32765, hidden: "192.168.7.0/24", twins: "192.168.0.0/16 246.168.0.0/16",
+	conflicts: "192.168.0.0/16 covers 192.168.7.0/24 eth0 virtualized",
+}, {
+	name: "the API server inside the services keeps its way and has a virtual address", cluster: cluster("10.130.0.0/30"), hiding: true, virtual: "246.0.0.0/8", host: office,
+	protected: []Protected{ProtectAddr(netip.MustParseAddr("10.130.0.1"), "API server")},
+	allowed:   "10.130.0.0/32 10.130.0.2/31 246.130.0.0/30", routes: "10.130.0.0/30 throw 10.130.0.1/32 246.130.0.0/30", v4: 32765, hidden: "10.130.0.1/32",
+	twins: "10.130.0.0/30 246.130.0.0/30",
+}, {
+	name: "a subnet too large for the virtual subnet is pooled", cluster: cluster("10.130.0.0/16", "172.16.0.0/11"), hiding: true, virtual: "246.0.0.0/8",
+	host:    office + "link tun0 tun p2p\n172.16.0.0/12 dev tun0",
+	allowed: "10.130.0.0/16 172.0.0.0/12 246.130.0.0/16 252.0.0.0/11", routes: "10.130.0.0/16 172.0.0.0/11 throw 172.16.0.0/12 246.130.0.0/16 246.240.0.0/12", v4: 32765,
+	hidden: "172.16.0.0/12", twins: "10.130.0.0/16 246.130.0.0/16 172.0.0.0/11 252.0.0.0/11 pooled",
+	conflicts: "172.0.0.0/11 covers 172.16.0.0/12 tun0 virtualized",
+}, {
+	name: "a small virtual subnet is all pool", cluster: lab, hiding: true, virtual: "211.55.48.0/20",
+	host:    office + "link tun0 tun p2p\n10.132.0.0/16 dev tun0",
+	allowed: "10.130.0.0/16 250.130.0.0/16 250.132.0.0/16", routes: "10.130.0.0/16 211.55.48.0/20", v4: 32765, hidden: "10.132.0.0/16",
+	twins: "10.130.0.0/16 250.130.0.0/16 pooled 10.132.0.0/16 250.132.0.0/16 pooled", conflicts: "10.132.0.0/16 equal 10.132.0.0/16 tun0 virtualized",
+}, {
+	name: "a subnet without room for a twin stays a conflict", cluster: cluster("", "64.0.0.0/4"), hiding: true, virtual: "246.0.0.0/8",
+	host:    office + "link tun0 tun p2p\n64.0.0.0/5 dev tun0",
+	allowed: "72.0.0.0/5", routes: "64.0.0.0/4 throw 64.0.0.0/5", v4: 32765, twins: "64.0.0.0/4 no room for it beside the virtual subnet 246.0.0.0/8 in 240.0.0.0/4",
+	conflicts: "64.0.0.0/4 covers 64.0.0.0/5 tun0 unresolved open 64.0.0.0/5", warning: "64.0.0.0/4 (pods) has no virtual addresses: no room",
+}, {
+	name: "one prefix virtualized that has no twin", cluster: cluster("", "64.0.0.0/4"), rules: []RoutingRule{virtualize("64.0.0.0/8")}, virtual: "246.0.0.0/8",
+	flags: []string{"--allow-conflicting-subnets=64.0.0.0/4"}, host: office + "link tun0 tun p2p\n64.0.0.0/7 dev tun0",
+	allowed: "65.0.0.0/8 66.0.0.0/7 68.0.0.0/6 72.0.0.0/5", routes: "64.0.0.0/4 throw 64.0.0.0/8", v4: 32765,
+	twins:     "64.0.0.0/4 no room for it beside the virtual subnet 246.0.0.0/8 in 240.0.0.0/4",
+	conflicts: "64.0.0.0/4 covers 64.0.0.0/7 tun0 unresolved open 64.0.0.0/8", warning: "has no virtual addresses",
+}, {
+	name: "NetBird takes class E after us: our rule moves before its", cluster: cluster("10.130.0.0/16"), virtual: "246.0.0.0/8 10.130.0.0/16 246.130.0.0/16",
+	host: office + `
+		link wt0 wireguard 100.92.0.2/16
+		240.0.0.0/4 dev wt0 table 7120
+		rule 105: lookup main suppress_prefixlength 0
+		rule 110: not fwmark 0x1bd00 lookup 7120`,
+	allowed: "10.130.0.0/16 246.130.0.0/16", routes: "10.130.0.0/16 246.130.0.0/16", v4: 109, twins: "10.130.0.0/16 246.130.0.0/16",
+	warning: "240.0.0.0/4 on wt0 (NetBird, table 7120) overlaps the virtual addresses 246.130.0.0/16 (stands for 10.130.0.0/16 (services))",
+}, {
+	name: "a resolver among virtual addresses keeps its way", cluster: cluster("10.130.0.0/30"), virtual: "246.0.0.0/8", host: office,
+	protected: []Protected{ProtectAddr(netip.MustParseAddr("246.130.0.1"), "resolver")},
+	allowed:   "10.130.0.0/30 246.130.0.0/30", routes: "10.130.0.0/30 246.130.0.0/30 throw 246.130.0.1/32", v4: 32765, twins: "10.130.0.0/30 246.130.0.0/30",
+	warning: "246.130.0.1/32 does not go through the tunnel: resolver",
+}, {
+	name: "one table, virtualized", cluster: lab, hiding: true, virtual: "246.0.0.0/8", oneTable: true, host: office + "link utun4 - p2p\n10.0.0.0/8 dev utun4",
+	allowed: "246.130.0.0/16 246.132.0.0/16", routes: "246.130.0.0/16 246.132.0.0/16", hidden: "10.130.0.0/16 10.132.0.0/16",
+	twins: "10.130.0.0/16 246.130.0.0/16 10.132.0.0/16 246.132.0.0/16",
+	conflicts: `10.130.0.0/16 inside 10.0.0.0/8 utun4 virtualized
+		10.132.0.0/16 inside 10.0.0.0/8 utun4 virtualized`,
+}, {
+	name: "one table, a twin that the VPN has come to route is taken by its halves", cluster: cluster("10.130.0.0/16"), oneTable: true,
+	virtual: "246.0.0.0/8 10.130.0.0/16 246.130.0.0/16", host: office + "link utun4 - p2p\n246.130.0.0/16 dev utun4",
+	allowed: "10.130.0.0/16 246.130.0.0/16", routes: "10.130.0.0/16 246.130.0.0/17 246.130.128.0/17", twins: "10.130.0.0/16 246.130.0.0/16",
+	warning: "246.130.0.0/16 on utun4",
+}, {
+	name: "one table, neighbouring twins and a VPN route over both", cluster: cluster("10.130.0.0/16", "10.131.0.0/16"), oneTable: true,
+	virtual: "246.0.0.0/8 10.130.0.0/16 246.130.0.0/16 10.131.0.0/16 246.131.0.0/16", host: office + "link utun4 - p2p\n246.130.0.0/15 dev utun4",
+	allowed: "10.130.0.0/15 246.130.0.0/15", routes: "10.130.0.0/15 246.130.0.0/16 246.131.0.0/16", twins: "10.130.0.0/16 246.130.0.0/16 10.131.0.0/16 246.131.0.0/16",
+	warning: "246.130.0.0/15 on utun4",
 }, {
 	name: "a route for another type of service", cluster: lab, host: office + "10.0.0.0/8 via 192.168.7.9 dev eth0 tos 0x10",
 	allowed: "10.130.0.0/16 10.132.0.0/16", routes: "10.130.0.0/16 10.132.0.0/16", v4: 32765,

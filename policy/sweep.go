@@ -21,6 +21,8 @@ import (
 type sweep struct {
 	v         *view
 	wants     []want
+	twins     []Twin
+	vips      []vipRange
 	rules     []RoutingRule
 	protect   []Protected
 	claims    []claim // of both families, each route once, without those that cover everything
@@ -29,8 +31,11 @@ type sweep struct {
 	next      netip.Addr // the first address that has no verdict yet
 	routes    []sweptRoute
 	pairs     []pair
-	tunnel    rangeSet    // addresses that go through the tunnel
+	tunnel    rangeSet    // addresses that go through the tunnel, as they are
+	entered   rangeSet    // addresses of vips that lead into it
+	virtual   rangeSet    // wanted, but reached by virtual addresses only
 	open      rangeSet    // wanted, but in a conflict that nothing settles
+	twinless  rangeSet    // the part of open that a rule would virtualize
 	yielded   rangeSet    // wanted, but in a conflict that is settled in favour of the others
 	never     rangeSet    // wanted, but never-proxied
 	sheltered rangeSet    // wanted, but protected
@@ -56,10 +61,14 @@ type itemKind uint8
 
 const (
 	itemOverlay itemKind = iota
+	itemVIP              // vips
+	itemTwin             // twins, those that there are, by what they stand for
 	itemWant             // wants
 	itemAlso             // wants, again
 	itemAllow            // rules
 	itemYield
+	itemVirtualize
+	itemVia
 	itemNever
 	itemProtect
 	itemClaim
@@ -103,16 +112,19 @@ const (
 	keepLAN
 	keepYielded
 	keepOpen
+	keepVirtual
 )
 
-func newSweep(v *view, wants []want, in Input, claims [][]claim, protected []Protected) *sweep {
-	s := &sweep{
-		v: v, wants: wants, rules: expanded(in.Settings.Routing, wants), protect: protected,
-		onConflict: in.Settings.OnConflict, onConflictFrom: in.Settings.OnConflictFrom,
-	}
-	for i, w := range wants {
+// itemsOfRules are what the rules become; an also-proxied prefix is a want.
+var itemsOfRules = map[Resolve]itemKind{
+	ResolveAllow: itemAllow, ResolveYield: itemYield, ResolveVirtualize: itemVirtualize, ResolveVia: itemVia, ResolveNever: itemNever,
+}
+
+// add adds all that bears on the verdict but the claims.
+func (s *sweep) add(in Input) {
+	for i, w := range s.wants {
 		s.items = append(s.items, item{w.prefix, itemWant, int32(i)})
-		if w.kind == KindAlso {
+		if w.kind == KindAlso && !w.hidden {
 			s.items = append(s.items, item{w.prefix, itemAlso, int32(i)})
 		}
 	}
@@ -122,22 +134,21 @@ func newSweep(v *view, wants []want, in Input, claims [][]claim, protected []Pro
 		}
 	}
 	for i, r := range s.rules {
-		switch r.Resolve {
-		case ResolveAllow:
-			s.items = append(s.items, item{r.Prefix, itemAllow, int32(i)})
-		case ResolveYield:
-			s.items = append(s.items, item{r.Prefix, itemYield, int32(i)})
-		case ResolveNever:
-			s.items = append(s.items, item{r.Prefix, itemNever, int32(i)})
+		if kind, ok := itemsOfRules[r.Resolve]; ok {
+			s.items = append(s.items, item{r.Prefix, kind, int32(i)})
 		}
 	}
-	for i, p := range protected {
+	for i, p := range s.protect {
 		s.items = append(s.items, item{p.Prefix, itemProtect, int32(i)})
 	}
-	for _, list := range claims {
-		s.addClaims(list)
+	for i, x := range s.vips {
+		s.items = append(s.items, item{x.prefix, itemVIP, int32(i)})
 	}
-	return s
+	for i, t := range s.twins {
+		if t.Virtual.IsValid() {
+			s.items = append(s.items, item{t.Real, itemTwin, int32(i)})
+		}
+	}
 }
 
 // addOverlay adds the gateway's own address, unless nothing can lead it into the tunnel.
@@ -236,9 +247,18 @@ func (s *sweep) region(lo, hi netip.Addr) {
 	}
 	switch s.verdict(top.state) {
 	case toTunnel:
-		s.tunnel = s.tunnel.extended(r)
+		if s.isVIP(top.state) {
+			s.entered = s.entered.extended(r)
+		} else {
+			s.tunnel = s.tunnel.extended(r)
+		}
+	case keepVirtual:
+		s.virtual = s.virtual.extended(r)
 	case keepOpen:
 		s.open = s.open.extended(r)
+		if top.state[itemVirtualize] != 0 {
+			s.twinless = s.twinless.extended(r)
+		}
 	case keepYielded:
 		s.yielded = s.yielded.extended(r)
 	case keepNever:
@@ -264,27 +284,68 @@ func (s *sweep) verdict(st state) verdict {
 	switch {
 	case st[itemOverlay] != 0:
 		return toTunnel
+	case st[itemVIP] != 0 && st[itemProtect] == 0:
+		return toTunnel
+	case st[itemVIP] != 0:
+		return keepProtected
 	case st[itemWant] == 0:
 		return notWanted
-	case st[itemProtect] != 0:
-		return keepProtected
-	case st[itemNever] != 0 && s.bits(st[itemNever]) >= s.bits(st[itemAlso]):
-		return keepNever
-	case st[itemClaim] != 0 && !s.allows(st):
-		if st[itemYield] != 0 || s.onConflict == ResolveYield {
-			return keepYielded
+	case st[itemNever] != 0 && s.bits(st[itemNever]) >= max(s.bits(st[itemAlso]), s.bits(st[itemVia])):
+		if st[itemProtect] != 0 {
+			return keepProtected
 		}
-		return keepOpen
+		return keepNever
+	case st[itemVia] != 0 && st[itemTwin] != 0 && s.bits(st[itemVia]) >= s.bits(st[itemAlso]):
+		return keepVirtual
+	case s.wants[s.index(st[itemWant])].hidden:
+		return notWanted
+	case st[itemProtect] != 0:
+		return s.virtualOr(st, keepProtected)
+	case st[itemClaim] != 0 && !s.allows(st):
+		return s.settled(st)
 	case st[itemLAN] != 0 && s.bits(st[itemLAN]) > s.named(st[itemAllow]):
-		return keepLAN
+		return s.virtualOr(st, keepLAN)
 	}
 	return toTunnel
 }
 
-// allows reports whether a rule lets the cluster take addresses in this state from others: of an allow
-// and a yield the more specific counts.
+// virtualOr returns what becomes of addresses that no allow takes from the host. A virtual address
+// takes nothing from it: where conflicts are virtualized these are, else they are just kept.
+func (s *sweep) virtualOr(st state, kept verdict) verdict {
+	if s.settled(st) == keepVirtual {
+		return keepVirtual
+	}
+	return kept
+}
+
+// isVIP reports whether addresses in this state are virtual ones.
+func (s *sweep) isVIP(st state) bool { return st[itemVIP] != 0 && st[itemOverlay] == 0 }
+
+// allows reports whether a rule lets the cluster take addresses in this state from others: of an allow,
+// a yield and a virtualize the most specific counts.
 func (s *sweep) allows(st state) bool {
-	return st[itemAllow] != 0 && s.bits(st[itemAllow]) > s.bits(st[itemYield])
+	return st[itemAllow] != 0 && s.bits(st[itemAllow]) > max(s.bits(st[itemYield]), s.bits(st[itemVirtualize]))
+}
+
+// settled says what becomes of addresses in this state that are not the cluster's to take. Of a yield
+// and a virtualize the more specific counts, or else what is said of all conflicts. Without a twin
+// nothing is virtualized: a rule that wants it leaves the addresses to the host, if only for want of a
+// setting.
+func (s *sweep) settled(st state) verdict {
+	switch {
+	case s.virtualizes(st):
+		return keepVirtual
+	case st[itemYield] != 0 || s.onConflict == ResolveYield:
+		return keepYielded
+	case s.onConflict == ResolveVirtualize && st[itemTwin] != 0:
+		return keepVirtual
+	}
+	return keepOpen
+}
+
+// virtualizes reports whether a rule hides addresses in this state behind virtual ones.
+func (s *sweep) virtualizes(st state) bool {
+	return st[itemTwin] != 0 && s.bits(st[itemVirtualize]) > s.bits(st[itemYield])
 }
 
 // named is bits of a rule that names its prefix; -1 for one made of a symbol, which means no LAN.

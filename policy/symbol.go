@@ -74,7 +74,7 @@ func expanded(rules []RoutingRule, wanted []want) []RoutingRule {
 			out = append(out, r)
 		}
 		for _, w := range wanted {
-			if r.Symbol.means(w.kind) {
+			if r.Symbol.means(w.kind) && !w.hidden {
 				x := r
 				x.Prefix = w.prefix
 				out = append(out, x)

@@ -2,10 +2,12 @@ package policy
 
 import "net/netip"
 
-// twin decides one address the slow and obvious way, straight from design and manual pages.
+// twin decides one address the slow and obvious way, straight from design and manual pages. That twins
+// lie where they may is checked elsewhere; here they are what the plan says.
 type twin struct {
-	in Input
-	k  kernel
+	in   Input
+	k    kernel
+	plan Plan
 }
 
 // longest returns the length of the longest of prefixes around a; -1 if there is none.
@@ -19,53 +21,106 @@ func longest(prefixes []netip.Prefix, a netip.Addr) int {
 	return bits
 }
 
-func (w twin) tunnelled(a netip.Addr) bool {
+// fate is what becomes of one address.
+type fate string
+
+const (
+	fateNone      fate = "none of the cluster's, or left to the host"
+	fateTunnel    fate = "tunnel" // by its own address
+	fateVIP       fate = "vip"    // a virtual address that programs use
+	fateVirtual   fate = "virtual"
+	fateOpen      fate = "open"
+	fateYielded   fate = "yielded"
+	fateLAN       fate = "lan"
+	fateProtected fate = "protected"
+)
+
+// fate decides.
+func (w twin) fate(a netip.Addr) fate {
+	s := w.in.Settings
+	also, never, via := longest(s.rules(ResolveAlso), a), longest(s.rules(ResolveNever), a), longest(s.rules(ResolveVia), a)
+	allow, yield, virtualize := longest(s.rules(ResolveAllow), a), longest(s.rules(ResolveYield), a), longest(s.rules(ResolveVirtualize), a)
+	cluster := also >= 0 || longest(w.in.Cluster.prefixes(), a) >= 0
+	claimed, lan := w.claimed(a)
+	protected := w.protected(a)
+
+	// who has it if the cluster may not
+	keeper := fateOpen
+	switch {
+	case virtualize > yield && w.hasTwin(a):
+		keeper = fateVirtual
+	case yield >= 0 || s.OnConflict == ResolveYield:
+		keeper = fateYielded
+	case s.OnConflict == ResolveVirtualize && w.hasTwin(a):
+		keeper = fateVirtual
+	}
+
+	switch {
+	case w.isOverlay(a):
+		return fateTunnel
+	case w.isVIP(a) && protected:
+		return fateProtected
+	case w.isVIP(a):
+		return fateVIP
+	case !cluster && via < 0, never >= 0 && never >= also && never >= via:
+		return fateNone
+	case via >= 0 && via >= also && w.hasTwin(a):
+		return fateVirtual
+	case !cluster:
+		return fateNone
+	}
+	// What the host keeps whatever is allowed, what others have, and a LAN that is not named.
+	allowed := allow > yield && allow > virtualize
+	if protected || claimed && !allowed || allowed && lan > allow {
+		switch {
+		case keeper == fateVirtual:
+			return fateVirtual
+		case protected:
+			return fateProtected
+		case !allowed:
+			return keeper
+		}
+		return fateLAN
+	}
+	return fateTunnel
+}
+
+func (w twin) isOverlay(a netip.Addr) bool {
 	for _, p := range w.in.Overlay {
 		if a == p.Addr().Next() {
 			return true
 		}
 	}
-	s := w.in.Settings
-	also, never, allow := longest(s.rules(ResolveAlso), a), longest(s.rules(ResolveNever), a), longest(s.rules(ResolveAllow), a)
-	wanted := also >= 0 || longest(w.in.Cluster.prefixes(), a) >= 0
-	claimed, lan := w.claimed(a)
-	switch {
-	case !wanted, w.protected(a), never >= 0 && never >= also:
-		return false
-	case claimed && allow <= longest(s.rules(ResolveYield), a):
-		return false
+	return false
+}
+
+// isVIP reports whether a is in a direct twin or a pool.
+func (w twin) isVIP(a netip.Addr) bool {
+	for _, t := range w.plan.Twins {
+		if t.Virtual.IsValid() && !t.Pooled && t.Virtual.Contains(a) {
+			return true
+		}
 	}
-	return lan <= allow
+	return longest(w.plan.Pools, a) >= 0
 }
 
-// open reports whether a is wanted and nothing settles who gets it.
-func (w twin) open(a netip.Addr) bool {
-	s := w.in.Settings
-	also, never := longest(s.rules(ResolveAlso), a), longest(s.rules(ResolveNever), a)
-	wanted := also >= 0 || longest(w.in.Cluster.prefixes(), a) >= 0
-	claimed, _ := w.claimed(a)
-	return wanted && !w.protected(a) && (never < 0 || never < also) && claimed && longest(s.rules(ResolveAllow), a) < 0 &&
-		longest(s.rules(ResolveYield), a) < 0 && s.OnConflict != ResolveYield
+// onWire reports whether a is what a twin has on the wire.
+func (w twin) onWire(a netip.Addr) bool {
+	for _, t := range w.plan.Twins {
+		if t.Virtual.IsValid() && t.Virtual.Contains(a) {
+			return true
+		}
+	}
+	return false
 }
 
-// lanKept reports whether a is wanted and stays with a connected network.
-func (w twin) lanKept(a netip.Addr) bool {
-	s := w.in.Settings
-	also, never := longest(s.rules(ResolveAlso), a), longest(s.rules(ResolveNever), a)
-	wanted := also >= 0 || longest(w.in.Cluster.prefixes(), a) >= 0
-	_, lan := w.claimed(a)
-	allow := longest(s.rules(ResolveAllow), a)
-	return wanted && !w.protected(a) && (never < 0 || never < also) && allow > longest(s.rules(ResolveYield), a) && lan > allow
-}
-
-// yielded reports whether a is wanted and a setting leaves it to others.
-func (w twin) yielded(a netip.Addr) bool {
-	s := w.in.Settings
-	also, never := longest(s.rules(ResolveAlso), a), longest(s.rules(ResolveNever), a)
-	wanted := also >= 0 || longest(w.in.Cluster.prefixes(), a) >= 0
-	claimed, _ := w.claimed(a)
-	yield, allow := longest(s.rules(ResolveYield), a), longest(s.rules(ResolveAllow), a)
-	return wanted && !w.protected(a) && (never < 0 || never < also) && claimed && allow <= yield && (yield >= 0 || s.OnConflict == ResolveYield)
+func (w twin) hasTwin(a netip.Addr) bool {
+	for _, t := range w.plan.Twins {
+		if t.Virtual.IsValid() && t.Real.Contains(a) {
+			return true
+		}
+	}
+	return false
 }
 
 // claimed reports whether some table that an ordinary packet to a may consult has a route for it, and

@@ -8,22 +8,27 @@ import (
 	"go4.org/netipx"
 )
 
-// DefaultVirtualSubnet is where IPv4 twins come from unless settings say otherwise: class E, which no
-// LAN and no VPN uses, and not what overlay addresses are taken from.
+// DefaultVirtualSubnet is where IPv4 virtual addresses come from unless settings say otherwise: class E,
+// which no LAN and no VPN uses, and not what overlay addresses are taken from.
 var DefaultVirtualSubnet = netip.MustParsePrefix("246.0.0.0/8")
 
-// Virtual is what twins are made of.
+// Virtual is what twins are made of. [ChooseVirtual] makes one, when connecting.
 type Virtual struct {
-	// V4 and V6 are the subnets that twins lie in; a family whose subnet is not valid has none.
-	V4, V6 netip.Prefix
-	// Assigned are the twins of earlier plans for this cluster. They are kept, also for prefixes that
-	// have grown or shrunk, as long as nobody else routes them.
-	Assigned []Twin
+	// V4 and V6 are the subnets that programs' virtual addresses lie in; a family whose subnet is not
+	// valid has no twins.
+	V4 netip.Prefix `json:"v4,omitzero"`
+	V6 netip.Prefix `json:"v6,omitzero"`
+	// NoClassE says that this host cannot route 240.0.0.0/4, as Windows cannot: every IPv4 twin is pooled
+	// then.
+	NoClassE bool `json:"noClassE,omitempty"`
+	// Assigned are the twins of all plans made for this cluster in these subnets; see [Virtual.Keep]. They
+	// never move: not when a prefix grows, shrinks, leaves and returns, and not when somebody else comes
+	// to route their addresses.
+	Assigned []Twin `json:"assigned,omitempty"`
 }
 
 // Twin is a prefix under which a cluster subnet can be reached whatever becomes of the subnet's own:
-// 1:1, with the same host bits. Nothing translates or routes twins so far; they are in neither
-// AllowedIPs nor Routes.
+// 1:1, with the same host bits.
 type Twin struct {
 	Real netip.Prefix `json:"real"`
 	Kind SubnetKind   `json:"kind"`
@@ -36,166 +41,219 @@ type Twin struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// share is how much of the virtual subnet one twin may take, as a difference in length: 1/16.
-const share = 4
+// VirtualOf returns the address that stands for a, an address of t.Real. It is not valid if t has none.
+func (t Twin) VirtualOf(a netip.Addr) netip.Addr { return moved(a, t.Real, t.Virtual) }
 
-// twins returns a twin for every wanted prefix that lies in no other, sorted. They lie apart, from each
-// other, from every route of the host and from the cluster's own subnets.
-func (v *view) twins(in Input, wants []want) []Twin {
-	if !in.Virtual.V4.IsValid() && !in.Virtual.V6.IsValid() {
-		return nil
+// RealOf is the inverse of VirtualOf.
+func (t Twin) RealOf(a netip.Addr) netip.Addr { return moved(a, t.Virtual, t.Real) }
+
+// moved returns the address of to that lies where a lies in from; not valid if a is not in from, or to
+// is not valid.
+func moved(a netip.Addr, from, to netip.Prefix) netip.Addr {
+	if !to.IsValid() || !from.IsValid() || !from.Contains(a) {
+		return netip.Addr{}
 	}
-	a := allocator{virtual: in.Virtual, taken: v.routed(wants, in.Overlay), old: map[netip.Prefix]netip.Prefix{}}
-	for _, t := range in.Virtual.Assigned {
-		if t.Real.Addr().BitLen() == t.Virtual.Addr().BitLen() && t.Real.Bits() == t.Virtual.Bits() && t.Virtual.IsValid() {
-			a.old[t.Real.Masked()] = t.Virtual.Masked()
+	return transplant(hostPrefix(a), to).Addr()
+}
+
+// Keep returns v with a plan's twins among the assigned ones. It is to be kept on the machine, by
+// cluster, and used for the next plan: then no twin ever moves. Twins that it replaces are those of
+// exactly the same prefixes.
+func (v Virtual) Keep(twins []Twin) Virtual {
+	v.Assigned = normalTwins(slices.Concat(v.Assigned, twins))
+	return v
+}
+
+// normalTwins sorts twins that have a virtual prefix, without those that another says as well: of one
+// prefix the last counts.
+func normalTwins(twins []Twin) []Twin {
+	var valid, out, around []Twin
+	for _, t := range twins {
+		if t.isTwin() {
+			t.Real, t.Virtual = t.Real.Masked(), t.Virtual.Masked()
+			valid = append(valid, t)
 		}
 	}
-	var out []Twin
-	for _, w := range wants { // sorted, what lies in another behind it
-		if n := len(out); n == 0 || !covers(out[n-1].Real, w.prefix) {
-			out = append(out, Twin{Real: w.prefix, Kind: w.kind})
+	slices.Reverse(valid)
+	slices.SortStableFunc(valid, func(a, b Twin) int { return comparePrefix(a.Real, b.Real) })
+	valid = slices.CompactFunc(valid, func(a, b Twin) bool { return a.Real == b.Real })
+	for _, t := range valid {
+		for n := len(around); n > 0 && !covers(around[n-1].Real, t.Real); n-- {
+			around = around[:n-1]
 		}
-	}
-	for i := range out {
-		a.keep(&out[i])
-	}
-	a.reserve()
-	for i := range out {
-		if !out[i].Virtual.IsValid() {
-			a.assign(&out[i])
+		if n := len(around); n == 0 || !around[n-1].says(t) {
+			out, around = append(out, t), append(around, t)
 		}
 	}
 	return out
 }
 
-// routed returns what twins keep away from, whoever else has a part of it.
-func (v *view) routed(wants []want, overlay []netip.Prefix) rangeSet {
-	var b netipx.IPSetBuilder
-	for i := range v.routes {
-		if r := &v.routes[i]; r.Prefix.IsValid() && !v.whole[i] && !v.isOwn(r) {
-			b.AddPrefix(r.Prefix)
+// isTwin reports whether t has a virtual prefix, as one should be.
+func (t Twin) isTwin() bool {
+	return t.Virtual.IsValid() && t.Real.IsValid() && t.Virtual.Bits() == t.Real.Bits() && t.Virtual.Addr().BitLen() == t.Real.Addr().BitLen()
+}
+
+// says reports whether t, whose prefix is around that of u, gives the same virtual addresses.
+func (t Twin) says(u Twin) bool {
+	return t.Pooled == u.Pooled && covers(t.Real, u.Real) && transplant(u.Real, t.Virtual) == u.Virtual
+}
+
+// share is how much of the virtual subnet one twin may take, as a difference in length: 1/16. So much
+// of it is the pool, too.
+const share = 4
+
+// smallestShared4 is the length of the smallest IPv4 virtual subnet that is shared between twins and the
+// pool: 1/16 of it still has 4,096 addresses. A smaller one is all pool.
+const smallestShared4 = 16
+
+// subnet returns what virtual addresses of a family lie in; not valid if there is none.
+func (v Virtual) subnet(f Family) netip.Prefix {
+	if f == IPv4 {
+		return v.V4
+	}
+	return v.V6
+}
+
+// direct reports whether programs can use twins of a family themselves.
+func (v Virtual) direct(f Family) bool {
+	if f == IPv4 {
+		return v.V4.IsValid() && !v.NoClassE && covers(classE, v.V4) && v.V4.Bits() <= smallestShared4
+	}
+	return v.V6.IsValid() && covers(uniqueLocal6, v.V6)
+}
+
+// pool returns what addresses for pooled twins of a family are leased from: the last 1/16 of a subnet
+// that is shared, which direct twins keep clear of, else all of it. The end of class E is not used:
+// 255.255.255.255 is the limited broadcast, and some take all of 255.0.0.0/8 for it.
+func (v Virtual) pool(f Family) netip.Prefix {
+	s := v.subnet(f)
+	if !v.direct(f) || !s.IsValid() {
+		return s
+	}
+	p := netip.PrefixFrom(lastAddr(s), s.Bits()+share).Masked()
+	for p.Overlaps(endOfClassE) && s.Contains(p.Addr().Prev()) {
+		p = netip.PrefixFrom(p.Addr().Prev(), p.Bits()).Masked()
+	}
+	return p
+}
+
+// vipRange is a prefix of virtual addresses that programs use: a direct twin, or a pool.
+type vipRange struct {
+	prefix netip.Prefix
+	reason string
+}
+
+// vipRanges returns what leads to twins.
+func vipRanges(v Virtual, twins []Twin) []vipRange {
+	var out []vipRange
+	for _, t := range twins {
+		if t.Virtual.IsValid() && !t.Pooled {
+			out = append(out, vipRange{t.Virtual, fmt.Sprintf("stands for %s (%s)", t.Real, t.Kind)})
 		}
 	}
-	for _, w := range wants {
-		b.AddPrefix(w.prefix)
+	for _, pool := range poolsFor(v, twins) {
+		out = append(out, vipRange{pool, "leased one by one for " + someTexts(pooledSubnets(twins, familyOf(pool.Addr())))})
 	}
-	for _, p := range overlay {
-		if p.IsValid() {
-			b.AddPrefix(p)
+	return out
+}
+
+func prefixesOfVIPs(vips []vipRange) []netip.Prefix {
+	out := make([]netip.Prefix, len(vips))
+	for i, x := range vips {
+		out[i] = x.prefix
+	}
+	return out
+}
+
+// poolsFor returns the pools of those families that have pooled twins.
+func poolsFor(v Virtual, twins []Twin) []netip.Prefix {
+	var out []netip.Prefix
+	for _, f := range []Family{IPv4, IPv6} {
+		if len(pooledSubnets(twins, f)) > 0 {
+			out = append(out, v.pool(f))
+		}
+	}
+	return out
+}
+
+// pooledSubnets names what the pooled twins of a family stand for: "10.128.0.0/9 (pods)".
+func pooledSubnets(twins []Twin, f Family) []string {
+	var out []string
+	for _, t := range twins {
+		if t.Pooled && t.Virtual.IsValid() && familyOf(t.Real.Addr()) == f {
+			out = append(out, fmt.Sprintf("%s (%s)", t.Real, t.Kind))
+		}
+	}
+	return out
+}
+
+// reachable leaves out of wants what only virtual addresses could reach, and none do.
+func reachable(wants []want, twins []Twin) []want {
+	if !slices.ContainsFunc(wants, func(w want) bool { return w.hidden }) {
+		return wants
+	}
+	var out []want
+	for _, w := range wants {
+		stands := func(t Twin) bool { return t.Virtual.IsValid() && t.Real.Overlaps(w.prefix) }
+		if !w.hidden || slices.ContainsFunc(twins, stands) {
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
+// onWire returns the addresses that packets through the tunnel are for.
+func (s *sweep) onWire() rangeSet {
+	if len(s.twins) == 0 {
+		return s.tunnel
+	}
+	var b netipx.IPSetBuilder
+	for _, r := range s.tunnel {
+		b.AddRange(r)
+	}
+	for _, t := range s.twins {
+		if t.Virtual.IsValid() {
+			b.AddPrefix(t.Virtual)
 		}
 	}
 	return rangesFrom(&b)
 }
 
-// allocator hands out virtual prefixes.
-type allocator struct {
-	virtual Virtual
-	taken   rangeSet
-	old     map[netip.Prefix]netip.Prefix // virtual prefixes of earlier plans, by what they stand for
-}
-
-// subnet returns the virtual subnet of a prefix's family; not valid if there is none.
-func (a *allocator) subnet(p netip.Prefix) netip.Prefix {
-	if p.Addr().Is4() {
-		return a.virtual.V4
+// routed returns the addresses that programs send into the tunnel.
+func (s *sweep) routed() rangeSet {
+	if len(s.entered) == 0 {
+		return s.tunnel
 	}
-	return a.virtual.V6
+	return joined(s.tunnel, s.entered)
 }
 
-// fits reports whether a prefix is small enough for a twin.
-func (a *allocator) fits(real netip.Prefix) bool {
-	s := a.subnet(real)
-	return s.IsValid() && real.Bits() >= s.Bits()+share
-}
-
-// keep gives t the twin that an earlier plan gave to its prefix, to one around it or to a part of it.
-func (a *allocator) keep(t *Twin) {
-	if !a.fits(t.Real) {
-		return
-	}
-	for bits := t.Real.Bits(); bits > 0; bits-- {
-		if old, ok := a.old[netip.PrefixFrom(t.Real.Addr(), bits).Masked()]; ok {
-			a.takeFree(t, transplant(t.Real, old))
-			return
+// virtualWarnings says where virtual addresses are less than was asked for, or are in somebody's way.
+func (s *sweep) virtualWarnings() []string {
+	var out []string
+	if s.asksForVirtual() {
+		for _, t := range s.twins {
+			if !t.Virtual.IsValid() {
+				out = append(out, fmt.Sprintf("%s (%s) has no virtual addresses: %s", t.Real, t.Kind, t.Reason))
+			}
+		}
+		if len(s.twins) == 0 && len(s.wants) > 0 {
+			out = append(out, "nothing has virtual addresses: there is no virtual subnet")
 		}
 	}
-	var parts []netip.Prefix
-	for real := range a.old {
-		if covers(t.Real, real) {
-			parts = append(parts, real)
+	for _, x := range s.vips {
+		if at := slices.IndexFunc(s.claims, func(c claim) bool { return c.prefix.Overlaps(x.prefix) }); at >= 0 {
+			out = append(out, fmt.Sprintf("%s %s overlaps the virtual addresses %s (%s); they stay in use, and the overlap is not reached by its route",
+				s.claims[at].named, s.v.where(s.claims[at]), x.prefix, x.reason))
 		}
 	}
-	slices.SortFunc(parts, comparePrefix)
-	for _, real := range parts {
-		p := netip.PrefixFrom(a.old[real].Addr(), t.Real.Bits()).Masked()
-		if transplant(real, p) == a.old[real] && !a.reserved(p, t.Real) && a.takeFree(t, p) {
-			return
-		}
-	}
+	return out
 }
 
-// reserved reports whether the earlier twin of a prefix outside real has a part of p.
-func (a *allocator) reserved(p, real netip.Prefix) bool {
-	for r, old := range a.old {
-		if old.Overlaps(p) && !r.Overlaps(real) {
-			return true
-		}
-	}
-	return false
-}
-
-// reserve keeps the twins of earlier plans for when their prefixes return.
-func (a *allocator) reserve() {
-	old := make([]netip.Prefix, 0, len(a.old))
-	for _, p := range a.old {
-		old = append(old, p)
-	}
-	a.taken = joined(a.taken, rangesOf(old...))
-}
-
-// assign gives t the twin with the same low bits or, if that is taken, the next that is free.
-func (a *allocator) assign(t *Twin) {
-	s := a.subnet(t.Real)
-	if !a.fits(t.Real) {
-		t.Reason = fmt.Sprintf("larger than 1/%d of the virtual subnet %s", 1<<share, s)
-		if !s.IsValid() {
-			t.Reason = fmt.Sprintf("there is no virtual subnet for %s", familyOf(t.Real.Addr()))
-		}
-		return
-	}
-	first := transplant(t.Real, s)
-	p, ok := a.taken.free(first, lastAddr(s))
-	if !ok {
-		p, ok = a.taken.free(netip.PrefixFrom(s.Addr(), first.Bits()), first.Addr())
-	}
-	if !ok || !a.takeFree(t, p) {
-		t.Reason = fmt.Sprintf("no room in the virtual subnet %s", s)
-	}
-}
-
-// takeFree gives p to t if it is in the virtual subnet and nobody has a part of it.
-func (a *allocator) takeFree(t *Twin, p netip.Prefix) bool {
-	if !covers(a.subnet(t.Real), p) || a.taken.overlaps(p) {
-		return false
-	}
-	t.Virtual = p
-	at := len(a.taken) - len(a.taken.from(p.Addr()))
-	a.taken = slices.Insert(a.taken, at, netipx.RangeOfPrefix(p))
-	return true
-}
-
-// free returns the first prefix from p on, of its length, that has no address in s and none behind last.
-func (s rangeSet) free(p netip.Prefix, last netip.Addr) (netip.Prefix, bool) {
-	for p.Addr().IsValid() && lastAddr(p).Compare(last) <= 0 {
-		rest := s.from(p.Addr())
-		if len(rest) == 0 || rest[0].From().Compare(lastAddr(p)) > 0 {
-			return p, true
-		}
-		around := netip.PrefixFrom(rest[0].To(), p.Bits()).Masked() // where what is taken ends
-		p = netip.PrefixFrom(lastAddr(around).Next(), p.Bits())
-	}
-	return netip.Prefix{}, false
+// asksForVirtual reports whether any setting asks for virtual addresses.
+func (s *sweep) asksForVirtual() bool {
+	return s.onConflict == ResolveVirtualize || slices.ContainsFunc(s.rules, func(r RoutingRule) bool {
+		return r.Resolve == ResolveVirtualize || r.Resolve == ResolveVia
+	})
 }
 
 // transplant returns p with the leading bits of subnet, which is not longer, in place of its own.

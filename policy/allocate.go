@@ -1,0 +1,288 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"go4.org/netipx"
+)
+
+// twins returns twins for all that is wanted, sorted, none of whose prefixes lies in another: one for
+// every wanted prefix, or several where earlier plans have given parts of it twins that do not fit
+// together. Their virtual prefixes lie apart, from each other and from the cluster's own subnets. New
+// ones that programs use themselves keep away from every route of the host; those that were there
+// before stay, whatever the host does: a virtual address that was handed out works until the end.
+func (v *view) twins(in Input, wants []want) []Twin {
+	if !in.Virtual.V4.IsValid() && !in.Virtual.V6.IsValid() {
+		return nil
+	}
+	a := v.newAllocator(in, wants)
+	var out []Twin
+	var last netip.Prefix
+	for _, w := range wants { // sorted, what lies in another behind it
+		if last.IsValid() && covers(last, w.prefix) {
+			continue
+		}
+		last = w.prefix
+		var around *Twin
+		if i := a.around(w.prefix); i >= 0 {
+			around = &a.old[i]
+		}
+		for _, t := range a.divide(w.prefix, around) {
+			t.Kind, t.Reason = w.kind, ""
+			out = append(out, t)
+		}
+	}
+	for i := range out {
+		if !out[i].Virtual.IsValid() {
+			a.assign(&out[i])
+		}
+	}
+	return out
+}
+
+// allocator hands out virtual prefixes.
+type allocator struct {
+	virtual Virtual
+	old     []Twin // of earlier plans, sorted; see normalTwins
+	// direct and pooled are what new twins of either kind keep away from. Both hold the twins there are.
+	direct, pooled rangeSet
+}
+
+// newAllocator returns an allocator that knows what there is on the host and in the cluster.
+func (v *view) newAllocator(in Input, wants []want) *allocator {
+	a := &allocator{virtual: in.Virtual}
+	prefixes := []netip.Prefix{endOfClassE}
+	for _, w := range wants {
+		prefixes = append(prefixes, w.prefix)
+	}
+	for _, p := range in.Overlay {
+		if p.IsValid() {
+			prefixes = append(prefixes, p)
+		}
+	}
+	subnets := validPrefixes(in.Virtual.V4, in.Virtual.V6)
+	a.direct = joined(rangesOf(append(prefixes, validPrefixes(in.Virtual.pool(IPv4), in.Virtual.pool(IPv6))...)...), v.routedIn(subnets))
+	a.pooled = rangesOf(slices.Concat(prefixes, subnets, overlayPools)...)
+	a.takeOver(in.Virtual.Assigned)
+	return a
+}
+
+func validPrefixes(prefixes ...netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(prefixes, func(p netip.Prefix) bool { return !p.IsValid() })
+}
+
+// routedIn returns what the host routes of some prefixes, ourselves and what covers everything left out.
+func (v *view) routedIn(prefixes []netip.Prefix) rangeSet {
+	var b netipx.IPSetBuilder
+	for i := range v.routes {
+		r := &v.routes[i]
+		if r.Prefix.IsValid() && !v.whole[i] && slices.ContainsFunc(prefixes, r.Prefix.Overlaps) && !v.isOwn(r) {
+			b.AddPrefix(r.Prefix)
+		}
+	}
+	return rangesFrom(&b)
+}
+
+// takeOver takes twins of earlier plans over as far as they make sense in the present subnets.
+func (a *allocator) takeOver(assigned []Twin) {
+	var virtual rangeSet
+	for _, t := range normalTwins(assigned) {
+		if a.possible(t) && !virtual.overlaps(t.Virtual) {
+			a.old = append(a.old, t)
+			virtual = virtual.with(t.Virtual)
+		}
+	}
+	a.direct, a.pooled = joined(a.direct, virtual), joined(a.pooled, virtual)
+}
+
+// possible reports whether a twin lies where those of its kind do.
+func (a *allocator) possible(t Twin) bool {
+	f := familyOf(t.Real.Addr())
+	s := a.virtual.subnet(f)
+	switch {
+	case !s.IsValid():
+		return false
+	case !t.Pooled:
+		return a.fits(t.Real) && covers(s, t.Virtual) && !a.virtual.pool(f).Overlaps(t.Virtual)
+	case f == IPv4:
+		return covers(classE, t.Virtual) && !s.Overlaps(t.Virtual)
+	}
+	return covers(uniqueLocal6, t.Virtual) && !s.Overlaps(t.Virtual)
+}
+
+// fits reports whether programs could use a twin of a prefix themselves: it is small enough, and no
+// loopback, whose twin stands for another host's.
+func (a *allocator) fits(real netip.Prefix) bool {
+	f := familyOf(real.Addr())
+	return a.virtual.direct(f) && real.Bits() >= a.virtual.subnet(f).Bits()+share && !real.Addr().IsLoopback()
+}
+
+// around returns the place in a.old of the smallest prefix around p, p itself included; -1 if there is
+// none.
+func (a *allocator) around(p netip.Prefix) int {
+	for bits := p.Bits(); bits >= 0; bits-- {
+		real := netip.PrefixFrom(p.Addr(), bits).Masked()
+		if i, ok := slices.BinarySearchFunc(a.old, real, func(t Twin, p netip.Prefix) int { return comparePrefix(t.Real, p) }); ok {
+			return i
+		}
+	}
+	return -1
+}
+
+// inside returns those of a.old whose prefixes lie in p, p itself left out.
+func (a *allocator) inside(p netip.Prefix) []Twin {
+	lo, _ := slices.BinarySearchFunc(a.old, p, func(t Twin, p netip.Prefix) int { return comparePrefix(t.Real, p) })
+	for lo < len(a.old) && a.old[lo].Real == p {
+		lo++
+	}
+	hi := lo
+	for hi < len(a.old) && covers(p, a.old[hi].Real) {
+		hi++
+	}
+	return a.old[lo:hi]
+}
+
+// divide returns the twins of a prefix and its parts, sorted: for each address that of the smallest old
+// prefix around it, where around is the one around all of real, or nil. Those without a virtual prefix
+// have yet to be assigned one.
+func (a *allocator) divide(real netip.Prefix, around *Twin) []Twin {
+	inside := a.inside(real)
+	if around == nil && len(inside) > 0 {
+		if t, ok := a.grown(real, inside); ok {
+			return []Twin{t}
+		}
+	}
+	var out []Twin
+	var rest netipx.IPSetBuilder
+	rest.AddPrefix(real)
+	for len(inside) > 0 {
+		part := inside[0]
+		rest.RemovePrefix(part.Real)
+		out = append(out, a.divide(part.Real, &part)...)
+		for len(inside) > 0 && covers(part.Real, inside[0].Real) {
+			inside = inside[1:]
+		}
+	}
+	for _, p := range rangesFrom(&rest).prefixes() {
+		t := Twin{Real: p}
+		if around != nil {
+			t.Virtual, t.Pooled = transplant(p, around.Virtual), around.Pooled
+		}
+		out = append(out, t)
+	}
+	slices.SortFunc(out, func(x, y Twin) int { return comparePrefix(x.Real, y.Real) })
+	return out
+}
+
+// grown returns a twin of a prefix that has grown over all of its old parts, if they fit into one and the
+// rest of it is free.
+func (a *allocator) grown(real netip.Prefix, parts []Twin) (Twin, bool) {
+	first := parts[0]
+	t := Twin{Real: real, Pooled: first.Pooled, Virtual: netip.PrefixFrom(first.Virtual.Addr(), real.Bits()).Masked()}
+	if !a.possible(t) {
+		return t, false
+	}
+	var rest netipx.IPSetBuilder
+	rest.AddPrefix(real)
+	for _, part := range parts {
+		if !t.says(part) {
+			return t, false
+		}
+		rest.RemovePrefix(part.Real)
+	}
+	for _, p := range rangesFrom(&rest).prefixes() {
+		if a.taken(t.Pooled).overlaps(transplant(p, t.Virtual)) {
+			return t, false
+		}
+	}
+	a.take(t)
+	return t, true
+}
+
+// taken returns what new twins of a kind keep away from.
+func (a *allocator) taken(pooled bool) rangeSet {
+	if pooled {
+		return a.pooled
+	}
+	return a.direct
+}
+
+func (a *allocator) take(t Twin) {
+	for _, set := range []*rangeSet{&a.direct, &a.pooled} {
+		if set.overlaps(t.Virtual) {
+			*set = joined(*set, rangesOf(t.Virtual))
+		} else {
+			*set = set.with(t.Virtual)
+		}
+	}
+}
+
+// assign gives t a virtual prefix of its own: one that programs use if it fits and there is room, else
+// one for the wire alone.
+func (a *allocator) assign(t *Twin) {
+	s := a.virtual.subnet(familyOf(t.Real.Addr()))
+	if !s.IsValid() {
+		t.Reason = fmt.Sprintf("there is no virtual subnet for %s", familyOf(t.Real.Addr()))
+		return
+	}
+	if a.fits(t.Real) && a.place(t, s, s) {
+		return
+	}
+	t.Pooled = true
+	space, site := a.wire(t.Real)
+	if t.Real.Bits() < space.Bits() || !a.place(t, space, site) {
+		t.Pooled = false
+		t.Reason = fmt.Sprintf("no room for it beside the virtual subnet %s in %s", s, space)
+	}
+}
+
+// wire returns the space that holds the wire's prefixes for pooled twins, and where in it to begin: in
+// IPv6 at a site of our own, made of the virtual subnet (RFC 4193, section 3.2.2).
+func (a *allocator) wire(real netip.Prefix) (space, site netip.Prefix) {
+	if real.Addr().Is4() {
+		return classE, classE
+	}
+	sum := sha256.Sum256([]byte("wire " + a.virtual.V6.String()))
+	site = siteOf(sum)
+	if real.Bits() < site.Bits() {
+		site = netip.PrefixFrom(site.Addr(), real.Bits()).Masked()
+	}
+	return localSites6, site
+}
+
+// place gives t the prefix with the same low bits in first or, if that is taken, the next free one of
+// space.
+func (a *allocator) place(t *Twin, space, first netip.Prefix) bool {
+	taken, wish := a.taken(t.Pooled), transplant(t.Real, first)
+	p, ok := taken.free(wish, lastAddr(space))
+	if !ok {
+		p, ok = taken.free(netip.PrefixFrom(space.Addr(), wish.Bits()), wish.Addr())
+	}
+	if ok {
+		t.Virtual = p
+		a.take(*t)
+	}
+	return ok
+}
+
+// with returns s with the addresses of p, none of which it has.
+func (s rangeSet) with(p netip.Prefix) rangeSet {
+	at := len(s) - len(s.from(p.Addr()))
+	return slices.Insert(s, at, netipx.RangeOfPrefix(p))
+}
+
+// free returns the first prefix from p on, of its length, that has no address in s and none behind last.
+func (s rangeSet) free(p netip.Prefix, last netip.Addr) (netip.Prefix, bool) {
+	for p.Addr().IsValid() && lastAddr(p).Compare(last) <= 0 {
+		rest := s.from(p.Addr())
+		if len(rest) == 0 || rest[0].From().Compare(lastAddr(p)) > 0 {
+			return p, true
+		}
+		around := netip.PrefixFrom(rest[0].To(), p.Bits()).Masked() // where what is taken ends
+		p = netip.PrefixFrom(lastAddr(around).Next(), p.Bits())
+	}
+	return netip.Prefix{}, false
+}
