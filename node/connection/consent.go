@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/culvert-dev/culvert/node/failure"
+	"github.com/culvert-dev/culvert/node/userfile"
 	"github.com/culvert-dev/culvert/policy"
 )
 
@@ -126,24 +127,8 @@ func rememberConsent(hash string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("remember your consent: %w", err)
 	}
-	if err := replaceFile(path, append(data, '\n')); err != nil {
+	if err := userfile.Replace(path, append(data, '\n')); err != nil {
 		return fmt.Errorf("remember your consent: %w", err)
 	}
 	return nil
-}
-
-// replaceFile puts a new file in place of the one at path, whole or not at all.
-func replaceFile(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-	}
-	return err
 }

@@ -1,0 +1,214 @@
+package twins
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/culvert-dev/culvert/node/userfile"
+	"github.com/culvert-dev/culvert/policy"
+)
+
+// Store is the user's memory of virtual addresses. It keeps no file open. Its methods may be called from
+// any goroutine.
+type Store struct{ dir string }
+
+// Key is whose virtual addresses they are: a connection's to a cluster.
+type Key struct {
+	// Cluster is the cluster's UID; "" for one that has none that can be read.
+	Cluster string
+	// Connection is the connection's name.
+	Connection string
+}
+
+func (k Key) String() string { return k.Cluster + "/" + k.Connection }
+
+// book is the form of the file.
+type book struct {
+	Version int              `json:"version"`
+	ULA     netip.Prefix     `json:"ula"`
+	Entries map[string]entry `json:"entries"` // by Key
+}
+
+// entry is what one connection was given.
+type entry struct {
+	V4    netip.Prefix  `json:"v4,omitzero"`
+	V6    netip.Prefix  `json:"v6,omitzero"`
+	Twins []policy.Twin `json:"twins,omitempty"`
+	Used  time.Time     `json:"used"`
+}
+
+const (
+	version    = 1
+	fileName   = "virtual.json"
+	maxEntries = 64 // connections remembered; those not used for longest go first
+)
+
+// Open returns the store of the user whose process this is: in $XDG_STATE_HOME/culvert, which is
+// ~/.local/state/culvert unless set (XDG Base Directory Specification). It makes nothing there.
+func Open() (*Store, error) {
+	base := os.Getenv("XDG_STATE_HOME")
+	if !filepath.IsAbs(base) { // the specification has relative ones ignored
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return nil, fmt.Errorf("remember virtual addresses: %w", err)
+		}
+		base = filepath.Join(home, ".local", "state")
+	}
+	return At(filepath.Join(base, "culvert")), nil
+}
+
+// At returns the store in dir, which is made when something is kept.
+func At(dir string) *Store { return &Store{dir: dir} }
+
+// Recall returns what key was given, what others were (the virtual subnets of other clusters and
+// connections), and the machine's ULA. Where nothing is remembered the ULA is not valid. A damaged file is
+// an error, with which nothing is remembered.
+func (s *Store) Recall(key Key) (mine policy.Virtual, others []netip.Prefix, ula netip.Prefix, err error) {
+	b, err := s.read()
+	if err != nil {
+		return mine, nil, ula, err
+	}
+	for name, e := range b.Entries {
+		if name == key.String() {
+			mine = policy.Virtual{V4: e.V4, V6: e.V6, Assigned: e.Twins}
+			continue
+		}
+		for _, p := range []netip.Prefix{e.V4, e.V6} {
+			if p.IsValid() {
+				others = append(others, p)
+			}
+		}
+	}
+	slices.SortFunc(others, comparePrefix)
+	return mine, slices.Compact(others), b.ULA, nil
+}
+
+func comparePrefix(a, b netip.Prefix) int {
+	if c := a.Addr().Compare(b.Addr()); c != 0 {
+		return c
+	}
+	return a.Bits() - b.Bits()
+}
+
+// NewULA returns a random unique local prefix for this machine (RFC 4193, section 3.2.1, with random bits
+// for the hash).
+func NewULA() netip.Prefix {
+	var raw [16]byte
+	raw[0] = 0xfd
+	rand.Read(raw[1:6]) // never fails
+	return netip.PrefixFrom(netip.AddrFrom16(raw), 48)
+}
+
+// Keep remembers what key has been given, and ula as the machine's unless it has one. A file that cannot be
+// understood is set aside, which the error says beside what went wrong else.
+func (s *Store) Keep(key Key, v policy.Virtual, ula netip.Prefix) (err error) {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return fmt.Errorf("remember virtual addresses: %w", err)
+	}
+	unlock, err := userfile.Lock(filepath.Join(s.dir, fileName+".lock"))
+	if err != nil {
+		return fmt.Errorf("remember virtual addresses: %w", err)
+	}
+	defer unlock()
+	b, damaged := s.read()
+	if damaged != nil {
+		damaged = errors.Join(damaged, os.Rename(s.path(), s.path()+".damaged"))
+		b = empty()
+	}
+	if !b.ULA.IsValid() {
+		b.ULA = ula
+	}
+	b.Entries[key.String()] = entry{V4: v.V4, V6: v.V6, Twins: v.Assigned, Used: time.Now().UTC().Truncate(time.Second)}
+	b.forget(key.String())
+	return errors.Join(damaged, s.write(b))
+}
+
+// forget drops the entries that were not used for longest where there are too many, but for the one named.
+func (b *book) forget(but string) {
+	for len(b.Entries) > maxEntries {
+		oldest := ""
+		for name, e := range b.Entries {
+			if name != but && (oldest == "" || e.Used.Before(b.Entries[oldest].Used)) {
+				oldest = name
+			}
+		}
+		delete(b.Entries, oldest)
+	}
+}
+
+// PoolPath returns the file for the leases of key. Its directory is there once something was kept.
+func (s *Store) PoolPath(key Key) string {
+	sum := sha256.Sum256([]byte(key.String()))
+	return filepath.Join(s.dir, "pool-"+hex.EncodeToString(sum[:8]))
+}
+
+func (s *Store) path() string { return filepath.Join(s.dir, fileName) }
+
+func empty() book { return book{Version: version, Entries: map[string]entry{}} }
+
+// read returns the file's content; that of a missing one is empty.
+func (s *Store) read() (book, error) {
+	data, err := os.ReadFile(s.path())
+	if errors.Is(err, fs.ErrNotExist) {
+		return empty(), nil
+	}
+	if err != nil {
+		return empty(), fmt.Errorf("remembered virtual addresses: %w", err)
+	}
+	b, err := parse(data)
+	if err != nil {
+		return empty(), fmt.Errorf("remembered virtual addresses in %s: %w", s.path(), err)
+	}
+	return b, nil
+}
+
+// parse reads a file's content and refuses what no version of this program writes.
+func parse(data []byte) (book, error) {
+	var b book
+	if err := json.Unmarshal(data, &b); err != nil {
+		return empty(), err
+	}
+	if b.Version != version {
+		return empty(), fmt.Errorf("version %d is not %d", b.Version, version)
+	}
+	if b.ULA.IsValid() && (b.ULA.Bits() != 48 || b.ULA.Masked() != b.ULA || !b.ULA.Addr().IsPrivate() || !b.ULA.Addr().Is6()) {
+		return empty(), fmt.Errorf("%s is no unique local /48", b.ULA)
+	}
+	if b.Entries == nil {
+		b.Entries = map[string]entry{}
+	}
+	for name, e := range b.Entries {
+		if !strings.Contains(name, "/") {
+			return empty(), fmt.Errorf("entry %q names no connection", name)
+		}
+		for _, t := range e.Twins {
+			if !t.Real.IsValid() || !t.Virtual.IsValid() || t.Real.Bits() != t.Virtual.Bits() || t.Real.Addr().Is4() != t.Virtual.Addr().Is4() {
+				return empty(), fmt.Errorf("entry %s: %s is no twin of %s", name, t.Virtual, t.Real)
+			}
+		}
+	}
+	return b, nil
+}
+
+// write puts a new file in place of the old one, whole or not at all.
+func (s *Store) write(b book) error {
+	data, err := json.MarshalIndent(b, "", "  ")
+	if err != nil {
+		return fmt.Errorf("remember virtual addresses: %w", err)
+	}
+	if err := userfile.Replace(s.path(), append(data, '\n')); err != nil {
+		return fmt.Errorf("remember virtual addresses: %w", err)
+	}
+	return nil
+}
