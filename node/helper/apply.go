@@ -54,7 +54,7 @@ func (s *session) handleApply(ctx context.Context, state hostnet.State, now time
 }
 
 // handleReset ends the sockets that were made through the tunnel and lead into prefixes.
-func (s *session) handleReset(prefixes []netip.Prefix) (int, error) {
+func (s *session) handleReset(prefixes []netip.Prefix, tcpOnly bool) (int, error) {
 	if s.open.Interface == "" {
 		return 0, refuse("no interface is open")
 	}
@@ -65,12 +65,12 @@ func (s *session) handleReset(prefixes []netip.Prefix) (int, error) {
 	if err := limits.checkReset(prefixes); err != nil {
 		return 0, err
 	}
-	var sources []netip.Addr
+	which := hostnet.Sockets{Targets: prefixes, TCPOnly: tcpOnly}
 	for _, p := range s.open.Addresses {
-		sources = append(sources, p.Addr())
+		which.Sources = append(which.Sources, p.Addr())
 	}
-	n, err := s.Host.DestroySockets(sources, prefixes)
-	s.Log.Info("sockets into prefixes that left the tunnel are ended", "sockets", n, "prefixes", len(prefixes))
+	n, err := s.Host.DestroySockets(which)
+	s.Log.Info("sockets through the tunnel are ended", "sockets", n, "prefixes", len(prefixes))
 	return n, err
 }
 

@@ -123,6 +123,16 @@ func (c *Client) Reset(ctx context.Context, prefixes []netip.Prefix) (int, error
 	return a.Reset, err
 }
 
+// ResetTCP is Reset for TCP alone. It is for another end of the tunnel, which knows nothing of the
+// connections through the one before: they would hang until their programs give up.
+func (c *Client) ResetTCP(ctx context.Context, prefixes []netip.Prefix) (int, error) {
+	if len(prefixes) == 0 {
+		return 0, nil
+	}
+	a, err := c.ask(ctx, request{Type: typeReset, Reset: prefixes, TCPOnly: true})
+	return a.Reset, err
+}
+
 // IPsec returns the IPsec policies of the host. From the first call on the helper watches them and
 // sends an [Event] when they have changed. It needs no open interface.
 func (c *Client) IPsec(ctx context.Context) (IPsec, error) {

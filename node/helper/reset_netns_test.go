@@ -55,9 +55,12 @@ func TestResetEndsTheSocketsOfATakenPrefix(t *testing.T) {
 	for i, row := range rows {
 		files[i] = dialFrom(t, row)
 	}
-	n, err := client.Reset(t.Context(), []netip.Prefix{netip.MustParsePrefix("10.150.0.0/16"), netip.MustParsePrefix("fd50::/64")})
-	if err != nil || n != 5 {
-		t.Errorf("%d sockets ended, error %v; want 5", n, err)
+	prefixes := []netip.Prefix{netip.MustParsePrefix("10.150.0.0/16"), netip.MustParsePrefix("fd50::/64")}
+	if n, err := client.ResetTCP(t.Context(), prefixes); err != nil || n != 3 {
+		t.Errorf("%d TCP sockets ended, error %v; want 3", n, err)
+	}
+	if n, err := client.Reset(t.Context(), prefixes); err != nil || n != 2 {
+		t.Errorf("%d further sockets ended, error %v; want the 2 of UDP", n, err)
 	}
 	for i, row := range rows {
 		_, err := unix.Read(files[i], make([]byte, 1))

@@ -57,7 +57,7 @@ func (f *fakeHost) HasIPv6() bool                    { return true }
 
 func (f *fakeHost) Watch(hostnet.Scope) (<-chan struct{}, func(), error) { return nil, func() {}, nil }
 
-func (f *fakeHost) DestroySockets([]netip.Addr, []netip.Prefix) (int, error) { return 0, nil }
+func (f *fakeHost) DestroySockets(hostnet.Sockets) (int, error) { return 0, nil }
 
 func (f *fakeHost) Do(c hostnet.Change) error {
 	f.mu.Lock()

@@ -32,11 +32,9 @@ type Host interface {
 	// several changes can come as one signal. The caller ends it with the returned function, which
 	// waits until nothing of it is left. Unlike the other methods it may run beside them.
 	Watch(scope Scope) (changed <-chan struct{}, stop func(), err error)
-	// DestroySockets ends the sockets that speak from one of sources to an address in one of targets,
-	// TCP in any state but listening and connected UDP, and returns their number. Their programs are
-	// told (ECONNABORTED), and over TCP the other end. Without the kernel's help the error matches
-	// [ErrUnsupported].
-	DestroySockets(sources []netip.Addr, targets []netip.Prefix) (int, error)
+	// DestroySockets ends sockets and returns their number. Their programs are told (ECONNABORTED), and
+	// over TCP the other end. Without the kernel's help the error matches [ErrUnsupported].
+	DestroySockets(Sockets) (int, error)
 	// Do makes one change. Adding what is there and removing what is not succeed.
 	Do(Change) error
 	// Marked returns everything on the host that carries our marks, one scope per interface name,
@@ -44,6 +42,14 @@ type Host interface {
 	Marked() ([]Scope, error)
 	// HasIPv6 reports whether the kernel has IPv6 at all.
 	HasIPv6() bool
+}
+
+// Sockets are those that speak from one of Sources to an address in one of Targets: TCP in any state but
+// listening and, unless TCPOnly says otherwise, connected UDP.
+type Sockets struct {
+	Sources []netip.Addr
+	Targets []netip.Prefix
+	TCPOnly bool
 }
 
 // Set brings the host to the desired state and returns the changes made. It reads what is there and

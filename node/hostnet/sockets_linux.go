@@ -29,11 +29,15 @@ const diagStates = 0xfff &^ (1<<6 | 1<<7 | 1<<10)
 
 // DestroySockets ends sockets. It asks the kernel for all of them and picks here, by far the smaller
 // part of the work.
-func (h *linuxHost) DestroySockets(sources []netip.Addr, targets []netip.Prefix) (int, error) {
+func (h *linuxHost) DestroySockets(which Sockets) (int, error) {
 	destroyed, failed := 0, error(nil)
-	for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+	protocols := []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP}
+	if which.TCPOnly {
+		protocols = protocols[:1]
+	}
+	for _, protocol := range protocols {
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-			n, err := destroyKind(family, protocol, sources, targets)
+			n, err := destroyKind(family, protocol, which.Sources, which.Targets)
 			destroyed, failed = destroyed+n, errors.Join(failed, err) // a kernel may have one and not the other
 		}
 	}

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -9,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/culvert-dev/culvert/policy/v1alpha1"
 )
@@ -93,6 +95,24 @@ func (c *Client) DeletePeer(ctx context.Context, name, uid string) error {
 		return nil
 	}
 	return c.explain("delete the Peer of this connection", err)
+}
+
+// SetTwins makes twins those of the Peer, if it still is the one with that uid, and returns it as it is
+// then.
+func (c *Client) SetTwins(ctx context.Context, name, uid string, twins []v1alpha1.Twin) (*v1alpha1.Peer, error) {
+	const doing = "change the virtual prefixes in the Peer of this connection"
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": uid}, // another object of that name is a conflict
+		"spec":     map[string]any{"twins": twins},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	got, err := c.dynamic.Resource(peers).Namespace(c.namespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
+	if err != nil {
+		return nil, c.explain(doing, err)
+	}
+	return decode[v1alpha1.Peer](got)
 }
 
 // AbandonPeer deletes the Peer that PutPeer was asked for and gave no answer about, if it is there:

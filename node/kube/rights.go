@@ -27,6 +27,7 @@ var neededRights = []right{
 	{v1alpha1.Group, v1alpha1.PeerResource, "create"},
 	{v1alpha1.Group, v1alpha1.PeerResource, "list"},
 	{v1alpha1.Group, v1alpha1.PeerResource, "watch"},
+	{v1alpha1.Group, v1alpha1.PeerResource, "patch"},
 	{v1alpha1.Group, v1alpha1.PeerResource, "delete"},
 	{v1alpha1.Group, v1alpha1.PolicyResource, "list"},
 	{v1alpha1.Group, v1alpha1.PolicyResource, "watch"},

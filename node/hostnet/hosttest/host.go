@@ -229,7 +229,7 @@ func (h *Host) Marked() ([]hostnet.Scope, error) { return nil, nil }
 func (h *Host) HasIPv6() bool { return true }
 
 // DestroySockets finds none.
-func (h *Host) DestroySockets([]netip.Addr, []netip.Prefix) (int, error) { return 0, nil }
+func (h *Host) DestroySockets(hostnet.Sockets) (int, error) { return 0, nil }
 
 // Do makes one change.
 func (h *Host) Do(c hostnet.Change) error {
