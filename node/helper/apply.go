@@ -54,7 +54,7 @@ func (s *session) handleApply(ctx context.Context, state hostnet.State, now time
 }
 
 // handleReset ends the sockets that were made through the tunnel and lead into prefixes.
-func (s *session) handleReset(prefixes []netip.Prefix, tcpOnly bool) (int, error) {
+func (s *session) handleReset(prefixes []netip.Prefix, established bool) (int, error) {
 	if s.open.Interface == "" {
 		return 0, refuse("no interface is open")
 	}
@@ -65,7 +65,7 @@ func (s *session) handleReset(prefixes []netip.Prefix, tcpOnly bool) (int, error
 	if err := limits.checkReset(prefixes); err != nil {
 		return 0, err
 	}
-	which := hostnet.Sockets{Targets: prefixes, TCPOnly: tcpOnly}
+	which := hostnet.Sockets{Targets: prefixes, Established: established}
 	for _, p := range s.open.Addresses {
 		which.Sources = append(which.Sources, p.Addr())
 	}

@@ -123,13 +123,14 @@ func (c *Client) Reset(ctx context.Context, prefixes []netip.Prefix) (int, error
 	return a.Reset, err
 }
 
-// ResetTCP is Reset for TCP alone. It is for another end of the tunnel, which knows nothing of the
-// connections through the one before: they would hang until their programs give up.
-func (c *Client) ResetTCP(ctx context.Context, prefixes []netip.Prefix) (int, error) {
+// ResetEstablished is Reset for the TCP connections that stand. It is for another end of the tunnel, which
+// knows nothing of the connections through the one before: they would hang until their programs give up,
+// while UDP goes on by itself, and so does a handshake that is repeated.
+func (c *Client) ResetEstablished(ctx context.Context, prefixes []netip.Prefix) (int, error) {
 	if len(prefixes) == 0 {
 		return 0, nil
 	}
-	a, err := c.ask(ctx, request{Type: typeReset, Reset: prefixes, TCPOnly: true})
+	a, err := c.ask(ctx, request{Type: typeReset, Reset: prefixes, Established: true})
 	return a.Reset, err
 }
 

@@ -47,8 +47,8 @@ type request struct {
 	State   *hostnet.State `json:"state,omitempty"`
 	// Reset goes with reset: at least one prefix and at most maxRoutes.
 	Reset []netip.Prefix `json:"reset,omitempty"`
-	// TCPOnly may go with reset.
-	TCPOnly bool `json:"tcpOnly,omitempty"`
+	// Established may go with reset.
+	Established bool `json:"established,omitempty"`
 	// Last goes with close: a JSON object of at most maxLast bytes for Paths.LastStatus.
 	Last json.RawMessage `json:"last,omitempty"`
 }
@@ -256,7 +256,7 @@ func parseRequest(body []byte) (request, error) {
 		return request{}, fmt.Errorf("request of unknown type %q", req.Type)
 	}
 	if wantOpen != (req.Open != nil) || wantState != (req.State != nil) || wantReset != (req.Reset != nil) ||
-		wantReset && len(req.Reset) == 0 || req.TCPOnly && !wantReset || req.Last != nil && !isLast(req) {
+		wantReset && len(req.Reset) == 0 || req.Established && !wantReset || req.Last != nil && !isLast(req) {
 		return request{}, fmt.Errorf("request %q has the wrong parts", req.Type)
 	}
 	return req, nil

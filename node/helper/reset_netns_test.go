@@ -56,7 +56,7 @@ func TestResetEndsTheSocketsOfATakenPrefix(t *testing.T) {
 		files[i] = dialFrom(t, row)
 	}
 	prefixes := []netip.Prefix{netip.MustParsePrefix("10.150.0.0/16"), netip.MustParsePrefix("fd50::/64")}
-	if n, err := client.ResetTCP(t.Context(), prefixes); err != nil || n != 3 {
+	if n, err := client.ResetEstablished(t.Context(), prefixes); err != nil || n != 3 {
 		t.Errorf("%d TCP sockets ended, error %v; want 3", n, err)
 	}
 	if n, err := client.Reset(t.Context(), prefixes); err != nil || n != 2 {

@@ -265,7 +265,7 @@ func (s *session) handle(ctx context.Context, req request) error {
 	case typeApply:
 		err = s.handleApply(ctx, *req.State, time.Now())
 	case typeReset:
-		resp.Reset, err = s.handleReset(req.Reset, req.TCPOnly)
+		resp.Reset, err = s.handleReset(req.Reset, req.Established)
 	case typeIPsec:
 		resp.IPsec, err = s.handleIPsec(ctx)
 	}

@@ -45,11 +45,11 @@ type Host interface {
 }
 
 // Sockets are those that speak from one of Sources to an address in one of Targets: TCP in any state but
-// listening and, unless TCPOnly says otherwise, connected UDP.
+// listening, and connected UDP; with Established only TCP that is beyond its handshake.
 type Sockets struct {
 	Sources []netip.Addr
 	Targets []netip.Prefix
-	TCPOnly bool
+	Established bool
 }
 
 // Set brings the host to the desired state and returns the changes made. It reads what is there and

@@ -27,28 +27,37 @@ const (
 // and TCP_LISTEN. A connected UDP socket is "established".
 const diagStates = 0xfff &^ (1<<6 | 1<<7 | 1<<10)
 
+// diagHandshake are TCP_SYN_SENT and TCP_SYN_RECV.
+const diagHandshake = 1<<2 | 1<<3
+
 // DestroySockets ends sockets. It asks the kernel for all of them and picks here, by far the smaller
 // part of the work.
 func (h *linuxHost) DestroySockets(which Sockets) (int, error) {
 	destroyed, failed := 0, error(nil)
-	protocols := []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP}
-	if which.TCPOnly {
-		protocols = protocols[:1]
+	protocols, states := []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP}, uint32(diagStates)
+	if which.Established {
+		protocols, states = protocols[:1], diagStates&^diagHandshake
 	}
 	for _, protocol := range protocols {
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-			n, err := destroyKind(family, protocol, which.Sources, which.Targets)
+			n, err := destroyKind(diagKind{family, protocol, states}, which)
 			destroyed, failed = destroyed+n, errors.Join(failed, err) // a kernel may have one and not the other
 		}
 	}
 	return destroyed, failed
 }
 
-// destroyKind ends the sockets of one family and protocol.
-func destroyKind(family, protocol uint8, sources []netip.Addr, targets []netip.Prefix) (destroyed int, failed error) {
-	sockets, failed := listSockets(family, protocol, sources, targets)
+// diagKind are the sockets of one family and protocol in some states, as a mask.
+type diagKind struct {
+	family, protocol uint8
+	states           uint32
+}
+
+// destroyKind ends those sockets of a kind.
+func destroyKind(kind diagKind, which Sockets) (destroyed int, failed error) {
+	sockets, failed := listSockets(kind, which)
 	for _, id := range sockets {
-		ok, err := destroySocket(family, protocol, id)
+		ok, err := destroySocket(kind, id)
 		if failed = errors.Join(failed, err); ok {
 			destroyed++
 		}
@@ -56,13 +65,13 @@ func destroyKind(family, protocol uint8, sources []netip.Addr, targets []netip.P
 	return destroyed, failed
 }
 
-// listSockets returns the IDs of the sockets from sources to targets.
-func listSockets(family, protocol uint8, sources []netip.Addr, targets []netip.Prefix) ([][]byte, error) {
+// listSockets returns the IDs of those sockets of a kind.
+func listSockets(kind diagKind, which Sockets) ([][]byte, error) {
 	out, err := again(func() (ids [][]byte, err error) {
 		r := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
-		r.AddRawData(diagRequest(family, protocol, nil))
+		r.AddRawData(diagRequest(kind, nil))
 		err = r.ExecuteIter(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY, func(m []byte) bool {
-			if id := diagID(m); id != nil && between(m[0], id, sources, targets) {
+			if id := diagID(m); id != nil && between(m[0], id, which) {
 				ids = append(ids, slices.Clone(id))
 			}
 			return true
@@ -71,18 +80,18 @@ func listSockets(family, protocol uint8, sources []netip.Addr, targets []netip.P
 	})
 	switch {
 	case errors.Is(err, unix.ENOENT): // a kernel without diagnosis of this protocol, or without IPv6
-		return nil, fmt.Errorf("list the sockets of protocol %d: %w: the kernel has no inet_diag for it", protocol, ErrUnsupported)
+		return nil, fmt.Errorf("list the sockets of protocol %d: %w: the kernel has no inet_diag for it", kind.protocol, ErrUnsupported)
 	case err != nil:
-		return nil, fmt.Errorf("list the sockets of protocol %d: %w", protocol, err)
+		return nil, fmt.Errorf("list the sockets of protocol %d: %w", kind.protocol, err)
 	}
 	return out, nil
 }
 
 // diagRequest returns an inet_diag_req_v2 for one socket or, without an ID, for all.
-func diagRequest(family, protocol uint8, id []byte) []byte {
+func diagRequest(kind diagKind, id []byte) []byte {
 	r := make([]byte, diagRequestSize)
-	r[0], r[1] = family, protocol
-	binary.NativeEndian.PutUint32(r[4:], diagStates)
+	r[0], r[1] = kind.family, kind.protocol
+	binary.NativeEndian.PutUint32(r[4:], kind.states)
 	copy(r[diagRequestID:], id)
 	return r
 }
@@ -95,23 +104,23 @@ func diagID(m []byte) []byte {
 	return m[diagMessageID : diagMessageID+diagIDSize]
 }
 
-// between reports whether the socket speaks from one of sources to one of targets. An IPv6 socket may
+// between reports whether the socket speaks between the right ends. An IPv6 socket may
 // speak IPv4 (RFC 3493, section 3.7).
-func between(family uint8, id []byte, sources []netip.Addr, targets []netip.Prefix) bool {
+func between(family uint8, id []byte, which Sockets) bool {
 	size := 4
 	if family == unix.AF_INET6 {
 		size = 16
 	}
 	source, _ := netip.AddrFromSlice(id[diagIDSource : diagIDSource+size])
 	target, _ := netip.AddrFromSlice(id[diagIDTarget : diagIDTarget+size])
-	return slices.Contains(sources, source.Unmap()) &&
-		slices.ContainsFunc(targets, func(p netip.Prefix) bool { return p.Contains(target.Unmap()) })
+	return slices.Contains(which.Sources, source.Unmap()) &&
+		slices.ContainsFunc(which.Targets, func(p netip.Prefix) bool { return p.Contains(target.Unmap()) })
 }
 
 // destroySocket ends one socket; false means that it had ended already.
-func destroySocket(family, protocol uint8, id []byte) (bool, error) {
+func destroySocket(kind diagKind, id []byte) (bool, error) {
 	r := nl.NewNetlinkRequest(nl.SOCK_DESTROY, unix.NLM_F_ACK)
-	r.AddRawData(diagRequest(family, protocol, id))
+	r.AddRawData(diagRequest(kind, id))
 	_, err := r.Execute(unix.NETLINK_INET_DIAG, 0)
 	switch {
 	case errors.Is(err, unix.ENOENT):
