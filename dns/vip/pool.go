@@ -239,7 +239,21 @@ func (p *Pool) Peek(vip netip.Addr) (Info, bool) {
 	if f == nil {
 		return Info{}, false
 	}
-	l := f.vips.find(vip)
+	return p.infoLocked(f.vips.find(vip))
+}
+
+// PeekReal is Peek for the lease of a real address.
+func (p *Pool) PeekReal(real netip.Addr) (Info, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f := p.families[familyOf(real)].Load()
+	if f == nil {
+		return Info{}, false
+	}
+	return p.infoLocked(f.reals.find(real))
+}
+
+func (p *Pool) infoLocked(l *lease) (Info, bool) {
 	if l == nil || l == removed {
 		return Info{}, false
 	}

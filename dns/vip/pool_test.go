@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -110,6 +111,12 @@ func TestLeaseAndLookUp(t *testing.T) {
 	if !ok || info.Real != addr("10.0.0.7") || !slices.Equal(info.Names, []string{"echo.", "other."}) ||
 		!info.Since.Equal(c.t.Add(-2*time.Minute)) || info.Used.Sub(c.t.Add(-time.Minute)).Abs() > time.Second {
 		t.Errorf("%+v, %v at %v", info, ok, c.t)
+	}
+	if same, ok := p.PeekReal(info.Real); !ok || !reflect.DeepEqual(same, info) {
+		t.Errorf("by what it stands for: %+v, %v", same, ok)
+	}
+	if _, ok := p.PeekReal(addr("10.9.9.9")); ok {
+		t.Error("a lease of an address that has none")
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/culvert-dev/culvert/dns"
+	"github.com/culvert-dev/culvert/dns/vip"
 	"github.com/culvert-dev/culvert/policy"
 )
 
@@ -60,6 +61,9 @@ type Explained struct {
 	policy.Explanation
 	// Interface is the tunnel's; "" while there is none.
 	Interface string `json:"interface,omitempty"`
+	// Lease is what a virtual address out of the pool stands for, or by which one a pooled address is
+	// reached; nil if none is leased.
+	Lease *vip.Info `json:"lease,omitempty"`
 	// Kernel is what the kernel says at this moment.
 	Kernel Kernel `json:"kernel"`
 }

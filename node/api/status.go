@@ -3,6 +3,8 @@ package api
 import (
 	"net/netip"
 	"time"
+
+	"github.com/culvert-dev/culvert/dns/vip"
 )
 
 // StatusVersion is the version of Status as JSON; it grows when a field changes its meaning.
@@ -42,6 +44,8 @@ type Status struct {
 	Conflicts []string  `json:"conflicts,omitempty"`
 	// Yielded are the cluster's addresses that other networks of the host keep.
 	Yielded []netip.Prefix `json:"yielded,omitempty"`
+	// Virtual says which addresses stand for the cluster's; nil before there is a plan.
+	Virtual *Virtual `json:"virtual,omitempty"`
 	// Reach is what the latest probe of each subnet showed.
 	Reach    []Reach  `json:"reach,omitempty"`
 	Warnings []string `json:"warnings,omitempty"`
@@ -103,6 +107,31 @@ type Route struct {
 	Prefix netip.Prefix `json:"prefix"`
 	Kind   string       `json:"kind"` // "tunnel" or "throw"
 	Reason string       `json:"reason,omitempty"`
+}
+
+// Virtual are the virtual addresses of a connection.
+type Virtual struct {
+	// Subnets are what they are taken from.
+	Subnets []netip.Prefix `json:"subnets"`
+	Twins   []Twin         `json:"twins"`
+	// Hidden are the cluster's addresses that programs reach by virtual ones only: names that resolve into
+	// them are answered with those.
+	Hidden []netip.Prefix `json:"hidden,omitempty"`
+	// Pool is how the pool stood a few seconds ago; nil where no twin is pooled.
+	Pool *vip.Stats `json:"pool,omitempty"`
+}
+
+// Twin is a prefix that stands 1:1 for one of the cluster's.
+type Twin struct {
+	Real    netip.Prefix `json:"real"`
+	Kind    string       `json:"kind"`
+	Virtual netip.Prefix `json:"virtual,omitzero"`
+	// Pooled says that programs use addresses out of the pool in place of Virtual's.
+	Pooled bool `json:"pooled,omitempty"`
+	// Hidden says that at least a part of Real is reached by virtual addresses only.
+	Hidden bool `json:"hidden,omitempty"`
+	// Reason says why there is no Virtual.
+	Reason string `json:"reason,omitempty"`
 }
 
 // Reach is the proof that a subnet can be reached, or what is in the way.

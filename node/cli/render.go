@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/culvert-dev/culvert/dns/vip"
 	"github.com/culvert-dev/culvert/node/api"
 	"github.com/culvert-dev/culvert/policy"
 )
@@ -39,7 +40,7 @@ func renderLive(row func(name, format string, args ...any), s api.Status, now ti
 	row("wireguard", "%s, mtu %d, handshake %s ago, received %s, sent %s", s.WireGuard.Interface, s.WireGuard.MTU,
 		age(now, s.WireGuard.LastHandshake), bytesText(s.WireGuard.ReceivedBytes), bytesText(s.WireGuard.SentBytes))
 	for _, route := range s.Routes {
-		if isOverlay(s, route.Prefix) {
+		if isOverlay(s, route.Prefix) || isVirtual(s, route.Prefix) {
 			continue
 		}
 		verb := "through the tunnel"
@@ -48,6 +49,7 @@ func renderLive(row func(name, format string, args ...any), s api.Status, now ti
 		}
 		row("route", "%s  %s  %s", route.Prefix, verb, route.Reason)
 	}
+	renderVirtual(row, s.Virtual)
 	row("dns", "%s answered by %s; other names by %s", strings.Join(forwardDomains(s.DNS.Domains), ", "), join(s.DNS.Server), joinPorts(s.DNS.Upstreams))
 	for _, line := range cededLines(s.DNS.Ceded) {
 		row("dns", "%s", line)
@@ -124,7 +126,7 @@ func joinPorts(addrs []netip.AddrPort) string {
 func renderConnected(w io.Writer, s api.Status) error {
 	var tunnels []string
 	for _, route := range s.Routes {
-		if route.Kind == "tunnel" && !isOverlay(s, route.Prefix) {
+		if route.Kind == "tunnel" && !isOverlay(s, route.Prefix) && !isVirtual(s, route.Prefix) {
 			tunnels = append(tunnels, route.Prefix.String())
 		}
 	}
@@ -135,6 +137,9 @@ func renderConnected(w io.Writer, s api.Status) error {
 	_, err := fmt.Fprintf(w, "connected to %s as %s through pod %s\n  routes  %s\n  names   %s\n",
 		cmp.Or(s.Cluster.Context, s.Cluster.Server), s.Cluster.User, s.Gateway.Pod,
 		routes, strings.Join(forwardDomains(s.DNS.Domains), ", "))
+	if hidden := hiddenLine(s); hidden != "" && err == nil {
+		_, err = fmt.Fprintf(w, "  virtual %s on %s\n", hidden, s.WireGuard.Interface)
+	}
 	if len(s.Yielded) > 0 && err == nil {
 		_, err = fmt.Fprintf(w, "  left    %s to other networks of this host; see `culvert status`\n", join(s.Yielded))
 	}
@@ -165,6 +170,72 @@ func cededLines(ceded []api.Ceded) []string {
 		}
 	}
 	return out
+}
+
+// renderVirtual writes what stands for what, that in use first.
+func renderVirtual(row func(name, format string, args ...any), v *api.Virtual) {
+	if v == nil {
+		return
+	}
+	for _, hidden := range []bool{true, false} {
+		for _, t := range v.Twins {
+			if t.Hidden == hidden && t.Virtual.IsValid() {
+				row("virtual", "%s", twinLine(t, v.Pool))
+			}
+		}
+	}
+	if v.Pool == nil {
+		return
+	}
+	for _, p := range v.Pool.Pools {
+		row("pool", "%s: %d of %d virtual addresses are leased, %d could be taken back", p.Prefix, p.Leased, p.Capacity, p.Reclaimable)
+	}
+}
+
+func twinLine(t api.Twin, pool *vip.Stats) string {
+	use := "in reserve"
+	if t.Hidden {
+		use = "names are answered with it"
+	}
+	if t.Pooled {
+		return fmt.Sprintf("leased addresses of %s stand for those of %s %s; %s", poolOf(t, pool), t.Real, t.Kind, use)
+	}
+	return fmt.Sprintf("%s  stands for %s %s; %s", t.Virtual, t.Real, t.Kind, use)
+}
+
+// poolOf returns the pool of a twin's family as text.
+func poolOf(t api.Twin, pool *vip.Stats) string {
+	if pool != nil {
+		for _, p := range pool.Pools {
+			if p.Prefix.Addr().Is4() == t.Real.Addr().Is4() {
+				return p.Prefix.String()
+			}
+		}
+	}
+	return "a pool"
+}
+
+// hiddenLine says for the summary of connect what is reached by virtual addresses.
+func hiddenLine(s api.Status) string {
+	if s.Virtual == nil {
+		return ""
+	}
+	var parts []string
+	for _, t := range s.Virtual.Twins {
+		switch {
+		case !t.Hidden:
+		case t.Pooled:
+			parts = append(parts, fmt.Sprintf("%s for %s", poolOf(t, s.Virtual.Pool), t.Real))
+		default:
+			parts = append(parts, fmt.Sprintf("%s for %s", t.Virtual, t.Real))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// isVirtual reports whether p is a route of virtual addresses, which are shown by what they stand for.
+func isVirtual(s api.Status, p netip.Prefix) bool {
+	return s.Virtual != nil && slices.ContainsFunc(s.Virtual.Subnets, p.Overlaps)
 }
 
 // isOverlay reports whether p is the gateway's own address on the link, which is nobody's business.

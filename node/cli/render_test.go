@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/culvert-dev/culvert/dns/vip"
 	"github.com/culvert-dev/culvert/node/api"
 )
 
@@ -81,5 +82,59 @@ func TestConnectedSaysWhatIsLeftToOthers(t *testing.T) {
 		"  names   default, svc are connection a's; here use NAME.b.culvert.internal\n"
 	if b.String() != want {
 		t.Errorf("got\n%swant\n%s", b.String(), want)
+	}
+}
+
+// hidden is the status of a connection that hides services behind their twin and pods behind a pool.
+func hidden() api.Status {
+	prefix := netip.MustParsePrefix
+	return api.Status{
+		Name: "default", State: api.Connected, Cluster: api.Cluster{Context: "lab", User: "alice"},
+		Gateway: api.Gateway{Pod: "culvert-gateway-0"}, WireGuard: api.WireGuard{Interface: "culvert0"},
+		Routes: []api.Route{
+			{Prefix: prefix("10.140.0.0/16"), Kind: "tunnel", Reason: "also-proxied"},
+			{Prefix: prefix("246.130.0.0/16"), Kind: "tunnel"}, {Prefix: prefix("246.240.0.0/12"), Kind: "tunnel"},
+		},
+		Virtual: &api.Virtual{
+			Subnets: []netip.Prefix{prefix("246.0.0.0/8")},
+			Twins: []api.Twin{
+				{Real: prefix("10.0.0.0/9"), Kind: "pods", Virtual: prefix("247.0.0.0/9"), Pooled: true, Hidden: true},
+				{Real: prefix("10.130.0.0/16"), Kind: "services", Virtual: prefix("246.130.0.0/16"), Hidden: true},
+				{Real: prefix("10.140.0.0/16"), Kind: "also", Virtual: prefix("246.140.0.0/16")},
+				{Real: prefix("0.0.0.0/1"), Kind: "also", Reason: "too large"},
+			},
+			Pool: &vip.Stats{Pools: []vip.PoolStats{{Prefix: prefix("246.240.0.0/12"), Leased: 3, Capacity: 100, Reclaimable: 1}}},
+		},
+		DNS: api.DNS{Domains: []string{"cluster.local"}},
+	}
+}
+
+func TestStatusSaysWhatStandsForWhat(t *testing.T) {
+	var b strings.Builder
+	if err := renderStatus(&b, hidden(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"route       10.140.0.0/16  through the tunnel  also-proxied\n" +
+			"virtual     leased addresses of 246.240.0.0/12 stand for those of 10.0.0.0/9 pods; names are answered with it\n" +
+			"virtual     246.130.0.0/16  stands for 10.130.0.0/16 services; names are answered with it\n" +
+			"virtual     246.140.0.0/16  stands for 10.140.0.0/16 also; in reserve\n" +
+			"pool        246.240.0.0/12: 3 of 100 virtual addresses are leased, 1 could be taken back\n",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("got:\n%s\nwant in it:\n%s", b.String(), want)
+		}
+	}
+}
+
+func TestConnectedSaysWhatIsVirtual(t *testing.T) {
+	var b strings.Builder
+	if err := renderConnected(&b, hidden()); err != nil {
+		t.Fatal(err)
+	}
+	want := "  routes  10.140.0.0/16 on culvert0\n  names   cluster.local\n" +
+		"  virtual 246.240.0.0/12 for 10.0.0.0/9, 246.130.0.0/16 for 10.130.0.0/16 on culvert0\n"
+	if !strings.Contains(b.String(), want) {
+		t.Errorf("got:\n%s\nwant in it:\n%s", b.String(), want)
 	}
 }

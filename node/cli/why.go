@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/culvert-dev/culvert/dns"
+	"github.com/culvert-dev/culvert/dns/vip"
 	"github.com/culvert-dev/culvert/node/api"
 	"github.com/culvert-dev/culvert/node/connection"
 	"github.com/culvert-dev/culvert/node/failure"
@@ -109,6 +112,9 @@ func renderWhy(out io.Writer, w api.Why) error {
 			b.WriteString("\n")
 		}
 		b.WriteString(e.Text())
+		if e.Lease != nil {
+			fmt.Fprintf(&b, "  %-10s  %s\n", "the pool", leaseText(*e.Lease))
+		}
 		fmt.Fprintf(&b, "  %-10s  %s\n", "the kernel", kernelText(e, w.InForce))
 	}
 	_, err := io.WriteString(out, b.String())
@@ -137,6 +143,15 @@ func kernelText(e api.Explained, inForce bool) string {
 	return text
 }
 
+// leaseText is what a leased virtual address stands for.
+func leaseText(l vip.Info) string {
+	text := fmt.Sprintf("%s stands for %s", l.VIP, l.Real)
+	if len(l.Names) > 0 {
+		text += " (" + strings.Join(l.Names, ", ") + ")"
+	}
+	return text + ", last used " + l.Used.Format(time.DateTime)
+}
+
 // traceText is how a name is resolved, as people read it.
 func traceText(t dns.Trace) string {
 	var b strings.Builder
@@ -147,10 +162,36 @@ func traceText(t dns.Trace) string {
 			fmt.Fprintf(&b, "    %-4s  %s\n", q.Type, questionText(q))
 		}
 	}
+	for _, x := range virtuals(t) {
+		b.WriteString("  " + virtualText(x) + "\n")
+	}
 	for _, x := range t.Withheld() {
 		fmt.Fprintf(&b, "  %s is withheld: %s is left to %s\n", x.Addr, x.Prefix, x.Owner)
 	}
 	return b.String()
+}
+
+// virtuals returns every virtual address given on the way, each once, in the order met.
+func virtuals(t dns.Trace) []dns.VirtualAddr {
+	var out []dns.VirtualAddr
+	for _, l := range t.Lookups {
+		for _, q := range l.Questions {
+			for _, x := range q.Virtual {
+				if !slices.Contains(out, x) {
+					out = append(out, x)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// virtualText is what stands for an address of the cluster.
+func virtualText(x dns.VirtualAddr) string {
+	if !x.VIP.IsValid() {
+		return fmt.Sprintf("%s has no virtual address: %s", x.Real, x.Error)
+	}
+	return fmt.Sprintf("%s stands for %s", x.VIP, x.Real)
 }
 
 func traceOutcome(t dns.Trace) string {

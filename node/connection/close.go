@@ -34,6 +34,7 @@ func (s *Session) close(why error) {
 	if s.tunnel != nil {
 		s.tunnel.close()
 	}
+	s.closePool()
 }
 
 // unsureTimeout bounds looking for a Peer that may not even have been created.

@@ -46,7 +46,7 @@ func (s *Session) connect(ctx context.Context, background *sync.WaitGroup) error
 		func(limited context.Context) error { return s.open(limited, ctx, background) },
 		s.awaitGateway,
 		func(context.Context) error { return s.carry(ctx) },
-		func(context.Context) error { s.inForce = s.plan; return s.apply(ctx) },
+		func(context.Context) error { s.inForce = s.plan; s.translate(); return s.apply(ctx) },
 		s.awaitHandshake,
 	}
 	for _, step := range steps {
@@ -142,7 +142,7 @@ func (s *Session) settle(seed [16]byte) (err error) {
 		return failure.New(failure.Conflict, err, "nothing was changed")
 	}
 	s.overlay = []netip.Prefix{v4, v6}
-	return nil
+	return s.chooseVirtual()
 }
 
 // open asks the helper for the interface and the cluster for the Peer, at the same time.
@@ -152,7 +152,9 @@ func (s *Session) open(limited, ctx context.Context, background *sync.WaitGroup)
 		peer *v1alpha1.Peer
 		err  error
 	}
+	s.rememberTwins()
 	wanted, answer := s.newPeer(), make(chan put, 1)
+	s.virtual.asked = wanted.Spec.Twins
 	background.Go(func() {
 		peer, err := s.kube.PutPeer(limited, wanted)
 		answer <- put{peer, err}
@@ -205,6 +207,7 @@ func (s *Session) newPeer() *v1alpha1.Peer {
 		Spec: v1alpha1.PeerSpec{
 			User:      s.knowledge.user,
 			PublicKey: s.key.PublicKey().String(),
+			Twins:     peerTwins(s.plan),
 			Client:    clientInfo(),
 		},
 	}

@@ -62,6 +62,9 @@ func (s *Session) merge(team *v1alpha1.Policy) (policy.Settings, policy.Cluster,
 		return policy.Settings{}, policy.Cluster{}, failure.Newf(failure.GatewayState, "the gateway has not found the cluster's subnets yet").
 			WithHint("see `culvert gateway status`; or name them with --service-subnets and --pod-subnets")
 	}
+	if err := policy.CheckProxyVia(settings, cluster); err != nil {
+		return policy.Settings{}, policy.Cluster{}, failure.New(failure.Usage, err, "nothing was changed")
+	}
 	return settings, cluster, nil
 }
 
@@ -80,14 +83,21 @@ func (s *Session) planInput(settings policy.Settings, cluster policy.Cluster) po
 		Settings:  settings,
 		Cluster:   cluster,
 		Facts:     s.knowledge.facts,
-		Own:       policy.Own{Interface: s.iface, Table: uint32(hostnet.Table(s.iface))},
+		Own:       s.own(),
+		Virtual:   s.virtual.chosen,
 		Overlay:   s.overlay,
 		Protected: protected(s.kube, s.resolver),
 	}
 }
 
+// own says what on the host is this connection's.
+func (s *Session) own() policy.Own {
+	return policy.Own{Interface: s.iface, Table: uint32(hostnet.Table(s.iface))}
+}
+
 // setPlan makes p the plan, and logs how it came about.
 func (s *Session) setPlan(p policy.Plan) {
+	s.assign(p)
 	s.plan, s.protects = p, len(s.kube.Dialled())
 	for _, line := range p.Trace {
 		s.log.Info("plan", "trace", line)

@@ -29,6 +29,7 @@ func (s *Session) peerChanged(p *v1alpha1.Peer) {
 	if gateway == nil || p.Status.ObservedGeneration < p.Generation {
 		return
 	}
+	s.twinsKnown(p.Spec.Twins)
 	if s.gateway != nil && *gatewayIdentity(s.gateway) == *gatewayIdentity(gateway) {
 		return
 	}
@@ -62,7 +63,8 @@ func gatewayIdentity(g *v1alpha1.PeerGateway) *identity {
 	return &identity{g.Pod, g.PodUID, g.PublicKey, g.CarrierPort}
 }
 
-// followGateway moves the tunnel to the gateway that now serves the Peer.
+// followGateway moves the tunnel to the gateway that now serves the Peer. It knows nothing of the TCP
+// connections through the one before, so those end here.
 func (s *Session) followGateway() {
 	s.log.Info("gateway changed", "pod", s.gateway.Pod)
 	if err := s.setPeer(); err != nil {
@@ -71,6 +73,7 @@ func (s *Session) followGateway() {
 	}
 	s.dial(s.ctx)
 	s.dns.Set(s.dnsConfig())
+	s.resetEstablished(s.ctx)
 }
 
 // setPeer makes the current gateway WireGuard's peer, with what the plan lets through.

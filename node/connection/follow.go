@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -112,6 +113,8 @@ func (s *Session) commit(ctx context.Context, plan policy.Plan) {
 	}
 	s.protects = len(s.kube.Dialled())
 	s.noticeConflicts()
+	s.rememberTwins()
+	s.askTwins()
 	if s.dns != nil {
 		s.dns.Set(s.dnsConfig())
 	}
@@ -132,6 +135,7 @@ func (s *Session) commit(ctx context.Context, plan policy.Plan) {
 // move brings WireGuard and the host to the plan: the tunnel takes up new prefixes before routes lead
 // into them, and keeps old ones until no route does.
 func (s *Session) move(ctx context.Context) error {
+	s.translate()
 	if err := s.tunnel.admit(s.plan.AllowedIPs); err != nil {
 		return err
 	}
@@ -154,6 +158,25 @@ func (s *Session) resetLost(ctx context.Context, before policy.Plan) {
 		return
 	}
 	s.log.Info("prefixes left the tunnel", "prefixes", lost, "connections reset", n)
+}
+
+// resetEstablished ends the host's TCP connections through the tunnel, for a gateway that knows none of
+// them.
+func (s *Session) resetEstablished(ctx context.Context) {
+	var through []netip.Prefix
+	for _, route := range s.inForce.Routes {
+		if route.Kind == policy.RouteTunnel {
+			through = append(through, route.Prefix)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, helperPatience)
+	defer cancel()
+	n, err := s.helper.ResetEstablished(ctx, through)
+	if err != nil {
+		s.log.Warn("connections through the gateway that is gone may hang", "err", err)
+		return
+	}
+	s.log.Info("another gateway", "connections reset", n)
 }
 
 // noticeConflicts warns of what was connected and is left to the host now.

@@ -46,20 +46,24 @@ func upstreams(host hostdns.Config) []netip.AddrPort {
 // dnsConfig returns the resolver's configuration for the state the session is in.
 func (s *Session) dnsConfig() dns.Config {
 	config := dns.Config{
-		ClusterDomain: s.cluster.Domain,
-		Namespace:     s.kube.UserNamespace,
-		Namespaces:    s.settings.DNS.Namespaces,
-		Connection:    s.request.Name,
-		Earlier:       earlierNames(s.earlier),
-		Reverse:       s.clusterPrefixes(),
-		Gateway:       gatewayResolvers(s.addresses),
-		Upstreams:     upstreams(s.resolver),
-		Search:        append(s.search(), s.resolver.Search...),
-		Ndots:         s.resolver.Ndots(),
-		Withheld:      withheld(s.plan),
-		LookupTimeout: s.settings.DNS.LookupTimeout,
-		Up:            s.up(),
-		Generation:    s.generation,
+		ClusterDomain:  s.cluster.Domain,
+		Namespace:      s.kube.UserNamespace,
+		Namespaces:     s.settings.DNS.Namespaces,
+		Connection:     s.request.Name,
+		Earlier:        earlierNames(s.earlier),
+		Reverse:        s.clusterPrefixes(),
+		Gateway:        gatewayResolvers(s.addresses),
+		Upstreams:      upstreams(s.resolver),
+		Search:         append(s.search(), s.resolver.Search...),
+		Ndots:          s.resolver.Ndots(),
+		Withheld:       s.withheld(),
+		Twins:          s.dnsTwins(),
+		Hidden:         s.plan.Virtualized,
+		Pools:          s.plan.Pools,
+		VirtualSubnets: s.virtualSubnets(),
+		LookupTimeout:  s.settings.DNS.LookupTimeout,
+		Up:             s.up(),
+		Generation:     s.generation,
 	}
 	for _, suffix := range s.settings.DNS.IncludeSuffixes {
 		config.IncludeSuffixes = append(config.IncludeSuffixes, suffix.Name)
@@ -77,6 +81,30 @@ func withheld(plan policy.Plan) []dns.Withheld {
 		}
 	}
 	return out
+}
+
+// withheld is that of the plan, and what is to go by virtual addresses that the gateway does not know yet.
+func (s *Session) withheld() []dns.Withheld {
+	out, ready := withheld(s.plan), s.dnsTwins()
+	for _, t := range s.plan.Twins {
+		if slices.ContainsFunc(ready, func(r dns.Twin) bool { return r.Real == t.Real }) {
+			continue
+		}
+		for _, p := range s.plan.Virtualized {
+			if p.Overlaps(t.Real) {
+				out = append(out, dns.Withheld{Prefix: smaller(p, t.Real), Owner: "another network until the gateway knows its virtual addresses"})
+			}
+		}
+	}
+	return out
+}
+
+// smaller returns the smaller of two prefixes that overlap.
+func smaller(a, b netip.Prefix) netip.Prefix {
+	if a.Bits() > b.Bits() {
+		return a
+	}
+	return b
 }
 
 // openHost has the helper create the interface, and runs WireGuard and the resolver on what it hands
@@ -99,10 +127,11 @@ func (s *Session) openHost(ctx context.Context) error {
 		s.addresses = append(s.addresses, p.Addr())
 	}
 	s.dns = dns.NewServer(dns.Options{
-		UDP: opened.DNSUDP,
-		TCP: opened.DNSTCP,
-		Log: s.log,
-		Own: s.hostAddrs.Contains,
+		UDP:  opened.DNSUDP,
+		TCP:  opened.DNSTCP,
+		Log:  s.log,
+		Own:  s.hostAddrs.Contains,
+		Pool: &s.virtual.leases,
 	})
 	s.dns.Set(s.dnsConfig())
 	s.uapi = opened.UAPI

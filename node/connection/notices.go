@@ -20,6 +20,12 @@ const (
 	noticeNarrowed  = "enforced by the Policy"
 	noticeReach     = "reachability"
 	noticeHostWatch = "watch of the host"
+	noticeTwins     = "memory of virtual addresses"
+	noticeAskTwins  = "virtual addresses"
+	noticeNoVirtual = "virtual subnets"
+	noticeTranslate = "translation of virtual addresses"
+	noticeFull      = "virtual addresses in use"
+	noticePool      = "pool of virtual addresses"
 	noticeContest   = "contest: "
 )
 

@@ -51,6 +51,11 @@ func (s *Session) prove() {
 			subnets = append(subnets, r.Prefix)
 		}
 	}
+	for _, t := range s.plan.Twins { // of a pool only what is leased could be asked for
+		if t.Virtual.IsValid() && !t.Pooled && slices.ContainsFunc(s.plan.Virtualized, t.Real.Overlaps) {
+			subnets = append(subnets, t.Virtual)
+		}
+	}
 	var gateways []netip.Addr
 	for _, a := range s.addresses {
 		gateways = append(gateways, policy.GatewayAddr(a))

@@ -11,6 +11,7 @@ import (
 const (
 	pidsEvery  = 5  // ask the helper for its process ids
 	applyEvery = 5  // try again what could not be applied
+	poolEvery  = 5  // look how many virtual addresses are left
 	askEvery   = 15 // ask the API server whether there is another gateway than one that answers nothing
 	proveEvery = 10 // probe again while something does not answer
 	proveAgain = 60 // probe again in any case: a firewall that changes tells nobody
@@ -25,6 +26,12 @@ func (s *Session) refresh(ctx context.Context) {
 	}
 	if (s.notices[noticeHost] != "" || s.notices[noticeHostWatch] != "") && s.ticks%applyEvery == 0 {
 		s.followHost(ctx)
+	}
+	if s.notices[noticeAskTwins] != "" && s.ticks%applyEvery == 0 {
+		s.askTwins()
+	}
+	if s.ticks%poolEvery == 0 {
+		s.watchPool()
 	}
 	if s.state == api.Reconnecting && s.carrier.Connected && s.ticks%askEvery == 0 {
 		s.kube.Reconnect()

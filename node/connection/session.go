@@ -44,15 +44,16 @@ type Session struct {
 	helper  *helper.Client
 	log     *slog.Logger
 
-	answers  chan bool       // of the command; closed when it hung up
-	ctx      context.Context // of Run; ends with the session
-	mail     mailbox
-	snapshot atomic.Pointer[api.Status]
-	view     atomic.Pointer[view]
-	quit     chan struct{} // closed to ask for the end
-	quitOnce sync.Once
-	told     atomic.Bool   // the connection stood, and the command knows
-	restored chan struct{} // closed when the host is as it was, or restoreErr says why not
+	answers    chan bool       // of the command; closed when it hung up
+	ctx        context.Context // of Run; ends with the session
+	background *sync.WaitGroup // of Run, which waits for it
+	mail       mailbox
+	snapshot   atomic.Pointer[api.Status]
+	view       atomic.Pointer[view]
+	quit       chan struct{} // closed to ask for the end
+	quitOnce   sync.Once
+	told       atomic.Bool   // the connection stood, and the command knows
+	restored   chan struct{} // closed when the host is as it was, or restoreErr says why not
 
 	restoreErr error       // set before restored is closed
 	patience   *time.Timer // of connecting
@@ -65,6 +66,7 @@ type Session struct {
 	trusted   string // hash of what the user let the team's Policy take; "" for nothing
 	key       wgtypes.Key
 	overlay   []netip.Prefix
+	virtual   virtual
 	addresses []netip.Addr
 	plan      policy.Plan
 	planner   policy.Planner
@@ -128,7 +130,7 @@ func (s *Session) Run(ctx context.Context, listener net.Listener) error {
 	var background sync.WaitGroup
 	defer background.Wait()
 	defer cancel()
-	s.ctx = ctx
+	s.ctx, s.background = ctx, &background
 	s.publish()
 	background.Go(func() {
 		if err := api.Serve(ctx, listener, uint32(os.Getuid()), s); err != nil {

@@ -28,6 +28,7 @@ func (s *Session) publish() {
 		Carrier:   s.carrierStatus(),
 		Warnings:  slices.Concat(s.plan.Warnings, s.notices.list()),
 		Yielded:   s.plan.Yielded,
+		Virtual:   s.virtualStatus(),
 		Reach:     s.proofs.status(),
 	}
 	if s.kube != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/culvert-dev/culvert/internal/carrier"
 	"github.com/culvert-dev/culvert/internal/wgdev"
 	"github.com/culvert-dev/culvert/node/reach"
+	"github.com/culvert-dev/culvert/node/vnat"
 )
 
 // gatewayEndpoint is the made-up address under which WireGuard knows the gateway; the carrier, not
@@ -40,6 +41,7 @@ type tunnel struct {
 	gateway wgtypes.Key    // the peer configured now; zero before the first
 	allowed []netip.Prefix // its AllowedIPs
 	tap     *reach.Tap     // around the TUN, for probes
+	nat     *vnat.Device   // around that, for virtual addresses out of a pool
 
 	keeper     *carrier.Keeper
 	stopKeeper context.CancelFunc
@@ -61,8 +63,9 @@ func newTunnel(fd int, key wgtypes.Key, mtu int, log *slog.Logger) (*tunnel, err
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("use the TUN interface: %w", err), unix.Close(fd))
 	}
-	t := &tunnel{log: log, bind: carrier.NewBind(), key: key, mtu: mtu, tap: reach.NewTap(dev)}
-	t.device, err = wgdev.New(t.tap, t.bind, log)
+	tap := reach.NewTap(dev)
+	t := &tunnel{log: log, bind: carrier.NewBind(), key: key, mtu: mtu, tap: tap, nat: vnat.New(tap)}
+	t.device, err = wgdev.New(t.nat, t.bind, log)
 	if err != nil {
 		return nil, fmt.Errorf("start WireGuard on %s: %w", name, err)
 	}

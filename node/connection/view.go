@@ -13,13 +13,14 @@ import (
 )
 
 // view is what others may look into while the session goes on: nothing in it is changed once it is
-// published. The resolver is safe for concurrent use.
+// published. The resolver and the pool are safe for concurrent use.
 type view struct {
 	name    string
 	inForce bool // else it is a preview
 	input   policy.Input
 	plan    policy.Plan
 	dns     *dns.Server // nil while there is none
+	leases  *leases     // nil in a preview
 }
 
 // publishView shows the plan in force, once there is one.
@@ -33,6 +34,7 @@ func (s *Session) publishView() {
 		input:   s.planInput(s.agreedSettings(), s.cluster),
 		plan:    s.plan,
 		dns:     s.dns,
+		leases:  &s.virtual.leases,
 	})
 }
 
@@ -104,11 +106,15 @@ func (v *view) why(ctx context.Context, target string) (api.Why, error) {
 }
 
 func (v *view) explain(a netip.Addr) api.Explained {
-	return api.Explained{
+	e := api.Explained{
 		Explanation: policy.Explain(v.input, a),
 		Interface:   v.input.Own.Interface,
 		Kernel:      askKernel(a),
 	}
+	if v.leases != nil {
+		e.Lease = v.leases.lease(e.Explanation)
+	}
+	return e
 }
 
 // askKernel asks where packets to a go at this moment.

@@ -47,8 +47,8 @@ type Host interface {
 // Sockets are those that speak from one of Sources to an address in one of Targets: TCP in any state but
 // listening, and connected UDP; with Established only TCP that is beyond its handshake.
 type Sockets struct {
-	Sources []netip.Addr
-	Targets []netip.Prefix
+	Sources     []netip.Addr
+	Targets     []netip.Prefix
 	Established bool
 }
 

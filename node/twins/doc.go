@@ -1,8 +1,8 @@
 // Package twins remembers, per user of this machine, which virtual addresses each cluster was given, so
 // that a name has the same virtual address after every restart.
 //
-//	~/.local/state/culvert/virtual.json      the machine's ULA; per cluster and connection the virtual
-//	                                         subnets and every twin ever assigned
+//	~/.local/state/culvert/virtual.json      per cluster and connection the virtual subnets and
+//	                                         every twin ever assigned
 //	~/.local/state/culvert/pool-HASH         the leases of that cluster and connection (package dns/vip)
 //
 // Several processes may use the file at once: a change is made under a lock, on what is there then, and

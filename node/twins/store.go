@@ -1,7 +1,6 @@
 package twins
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -36,7 +35,6 @@ func (k Key) String() string { return k.Cluster + "/" + k.Connection }
 // book is the form of the file.
 type book struct {
 	Version int              `json:"version"`
-	ULA     netip.Prefix     `json:"ula"`
 	Entries map[string]entry `json:"entries"` // by Key
 }
 
@@ -71,13 +69,12 @@ func Open() (*Store, error) {
 // At returns the store in dir, which is made when something is kept.
 func At(dir string) *Store { return &Store{dir: dir} }
 
-// Recall returns what key was given, what others were (the virtual subnets of other clusters and
-// connections), and the machine's ULA. Where nothing is remembered the ULA is not valid. A damaged file is
-// an error, with which nothing is remembered.
-func (s *Store) Recall(key Key) (mine policy.Virtual, others []netip.Prefix, ula netip.Prefix, err error) {
+// Recall returns what key was given, and what others were: the virtual subnets of other clusters and
+// connections. A damaged file is an error, with which nothing is remembered.
+func (s *Store) Recall(key Key) (mine policy.Virtual, others []netip.Prefix, err error) {
 	b, err := s.read()
 	if err != nil {
-		return mine, nil, ula, err
+		return mine, nil, err
 	}
 	for name, e := range b.Entries {
 		if name == key.String() {
@@ -91,7 +88,7 @@ func (s *Store) Recall(key Key) (mine policy.Virtual, others []netip.Prefix, ula
 		}
 	}
 	slices.SortFunc(others, comparePrefix)
-	return mine, slices.Compact(others), b.ULA, nil
+	return mine, slices.Compact(others), nil
 }
 
 func comparePrefix(a, b netip.Prefix) int {
@@ -101,18 +98,20 @@ func comparePrefix(a, b netip.Prefix) int {
 	return a.Bits() - b.Bits()
 }
 
-// NewULA returns a random unique local prefix for this machine (RFC 4193, section 3.2.1, with random bits
-// for the hash).
-func NewULA() netip.Prefix {
+// ULA returns the unique local prefix for the twins of IPv6 prefixes on a machine: hashed as RFC 4193,
+// section 3.2.2 does it, out of the machine's id, so that it is the same for each connection and needs no
+// memory. It is used on this machine and its tunnels only.
+func ULA(machineID string) netip.Prefix {
+	sum := sha256.Sum256([]byte("culvert virtual IPv6 subnet\x00" + machineID)) // machine-id(5) wants it hashed
 	var raw [16]byte
 	raw[0] = 0xfd
-	rand.Read(raw[1:6]) // never fails
+	copy(raw[1:6], sum[:])
 	return netip.PrefixFrom(netip.AddrFrom16(raw), 48)
 }
 
-// Keep remembers what key has been given, and ula as the machine's unless it has one. A file that cannot be
-// understood is set aside, which the error says beside what went wrong else.
-func (s *Store) Keep(key Key, v policy.Virtual, ula netip.Prefix) (err error) {
+// Keep remembers what key has been given. A file that cannot be understood is set aside, which the error says
+// beside what went wrong else.
+func (s *Store) Keep(key Key, v policy.Virtual) (err error) {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return fmt.Errorf("remember virtual addresses: %w", err)
 	}
@@ -125,9 +124,6 @@ func (s *Store) Keep(key Key, v policy.Virtual, ula netip.Prefix) (err error) {
 	if damaged != nil {
 		damaged = errors.Join(damaged, os.Rename(s.path(), s.path()+".damaged"))
 		b = empty()
-	}
-	if !b.ULA.IsValid() {
-		b.ULA = ula
 	}
 	b.Entries[key.String()] = entry{V4: v.V4, V6: v.V6, Twins: v.Assigned, Used: time.Now().UTC().Truncate(time.Second)}
 	b.forget(key.String())
@@ -181,9 +177,6 @@ func parse(data []byte) (book, error) {
 	}
 	if b.Version != version {
 		return empty(), fmt.Errorf("version %d is not %d", b.Version, version)
-	}
-	if b.ULA.IsValid() && (b.ULA.Bits() != 48 || b.ULA.Masked() != b.ULA || !b.ULA.Addr().IsPrivate() || !b.ULA.Addr().Is6()) {
-		return empty(), fmt.Errorf("%s is no unique local /48", b.ULA)
 	}
 	if b.Entries == nil {
 		b.Entries = map[string]entry{}

@@ -24,19 +24,19 @@ var (
 
 func TestKeepAndRecall(t *testing.T) {
 	s := At(filepath.Join(t.TempDir(), "culvert"))
-	if got, others, u, err := s.Recall(key); err != nil || !reflect.DeepEqual(got, policy.Virtual{}) || others != nil || u.IsValid() {
-		t.Errorf("of nothing: %+v, %v, %v, %v", got, others, u, err)
+	if got, others, err := s.Recall(key); err != nil || !reflect.DeepEqual(got, policy.Virtual{}) || others != nil {
+		t.Errorf("of nothing: %+v, %v, %v", got, others, err)
 	}
-	if err := s.Keep(key, mine, ula); err != nil {
+	if err := s.Keep(key, mine); err != nil {
 		t.Fatal(err)
 	}
 	other := policy.Virtual{V4: netip.MustParsePrefix("247.0.0.0/8")}
-	if err := s.Keep(Key{"uid-1", "second"}, other, netip.MustParsePrefix("fd99::/48")); err != nil {
+	if err := s.Keep(Key{"uid-1", "second"}, other); err != nil {
 		t.Fatal(err)
 	}
-	got, others, u, err := s.Recall(key)
-	if err != nil || !reflect.DeepEqual(got, mine) || len(others) != 1 || others[0] != other.V4 || u != ula {
-		t.Errorf("%+v, %v, %v, %v", got, others, u, err)
+	got, others, err := s.Recall(key)
+	if err != nil || !reflect.DeepEqual(got, mine) || len(others) != 1 || others[0] != other.V4 {
+		t.Errorf("%+v, %v, %v", got, others, err)
 	}
 	if info, err := os.Stat(s.path()); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v: want it for the user alone", info, err)
@@ -48,25 +48,25 @@ func TestKeepAndRecall(t *testing.T) {
 
 func TestDamagedFileIsSetAside(t *testing.T) {
 	for name, text := range map[string]string{
-		"no JSON": "{", "another version": `{"version":9}`, "no ULA": `{"version":1,"ula":"2001:db8::/48"}`,
-		"no twin": `{"version":1,"ula":"","entries":{"a/b":{"twins":[{"real":"10.0.0.0/8","virtual":"246.0.0.0/9"}]}}}`,
-		"no key":  `{"version":1,"ula":"","entries":{"a":{}}}`,
+		"no JSON": "{", "another version": `{"version":9}`,
+		"no twin": `{"version":1,"entries":{"a/b":{"twins":[{"real":"10.0.0.0/8","virtual":"246.0.0.0/9"}]}}}`,
+		"no key":  `{"version":1,"entries":{"a":{}}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := At(t.TempDir())
 			if err := os.WriteFile(s.path(), []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if got, _, _, err := s.Recall(key); err == nil || !strings.Contains(err.Error(), s.path()) || got.V4.IsValid() {
+			if got, _, err := s.Recall(key); err == nil || !strings.Contains(err.Error(), s.path()) || got.V4.IsValid() {
 				t.Errorf("%+v, %v", got, err)
 			}
-			if err := s.Keep(key, mine, ula); err == nil {
+			if err := s.Keep(key, mine); err == nil {
 				t.Error("setting aside is not told")
 			}
 			if data, err := os.ReadFile(s.path() + ".damaged"); err != nil || string(data) != text {
 				t.Errorf("%q, %v", data, err)
 			}
-			if got, _, _, err := s.Recall(key); err != nil || !reflect.DeepEqual(got, mine) {
+			if got, _, err := s.Recall(key); err != nil || !reflect.DeepEqual(got, mine) {
 				t.Errorf("%+v, %v", got, err)
 			}
 		})
@@ -79,7 +79,7 @@ func TestConnectionsKeepAtTheSameTime(t *testing.T) {
 	var work sync.WaitGroup
 	for _, name := range names {
 		work.Go(func() {
-			if err := At(dir).Keep(Key{"uid", name}, mine, ula); err != nil {
+			if err := At(dir).Keep(Key{"uid", name}, mine); err != nil {
 				t.Error(err)
 			}
 		})
@@ -108,15 +108,15 @@ func TestThoseNotUsedForLongestAreForgotten(t *testing.T) {
 	}
 }
 
-func TestNewULA(t *testing.T) {
-	a, b := NewULA(), NewULA()
+func TestULA(t *testing.T) {
+	a, b := ULA("one"), ULA("another")
 	for _, p := range []netip.Prefix{a, b} {
 		if p.Bits() != 48 || p.Masked() != p || !p.Addr().IsPrivate() {
 			t.Errorf("%s is no unique local /48", p)
 		}
 	}
-	if a == b {
-		t.Errorf("twice %s", a)
+	if a == b || a != ULA("one") {
+		t.Errorf("%s and %s", a, b)
 	}
 }
 
