@@ -28,7 +28,7 @@ func (p *Plane) decide(pr *peer, proto Proto, src netip.Addr, dst netip.AddrPort
 	if !neverUnicast(dst.Addr()) && p.passes(src, proto, to) {
 		return to, toNetwork
 	}
-	if twinSpace(to.Addr()) {
+	if to == dst && twinSpace(dst.Addr()) {
 		return to, nowhere
 	}
 	return to, refused

@@ -64,6 +64,37 @@ func inNamespace(t *testing.T, sysctls ...string) bool {
 
 const pingsAllowed = "ipv4/ping_group_range=0 2147483647"
 
+// newNamespacePlane returns a plane that permits everything, with a Peer that has twins for 10.0.0.0/8 and
+// fd00::/16.
+func newNamespacePlane(t *testing.T) *Plane {
+	p := newPlane(t, Config{Permit: func(netip.Addr, Proto, netip.AddrPort) Verdict { return Allow }})
+	p.SetPeers([]PeerAddrs{withTwins(testPeer(), twin("10.0.0.0/8", "246.0.0.0/8"), twin("fd00::/16", "fd7a::/16")), otherPeer()})
+	return p
+}
+
+func TestNamespaceTwinEcho(t *testing.T) {
+	if !inNamespace(t, pingsAllowed) {
+		return
+	}
+	if !pingAllowed(t) {
+		t.Fatal("ping sockets are not permitted although the sysctl is set")
+	}
+	TestTwinEcho(t)
+}
+
+// The way behind the gateway takes smaller packets than the tunnel: TCP, and datagrams of any size, go
+// through by the twin all the same.
+func TestNamespaceTwinOverSmallMTU(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	if out, err := exec.Command("ip", "link", "set", "lo", "mtu", "1280").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	TestTwinBesideNative(t)
+	TestTwinDatagramSizes(t)
+}
+
 func TestNamespaceEcho(t *testing.T) {
 	if !inNamespace(t, pingsAllowed) {
 		return
@@ -94,7 +125,7 @@ func TestNamespaceUnreachableIsTold(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	r := rawJoin(t, newPlane(t, Config{Permit: func(netip.Addr, Proto, netip.AddrPort) Verdict { return Allow }}))
+	r := rawJoin(t, newNamespacePlane(t))
 	for _, row := range []struct {
 		name, dst  string
 		kind, code byte
@@ -107,6 +138,12 @@ func TestNamespaceUnreachableIsTold(t *testing.T) {
 		{"unreachable route v6", "fd00:132::1", 1, 3},
 		{"prohibited route v6", "fd00:133::1", 1, 1},
 		{"no route v6", "fd00:200::1", 1, 0},
+		{"no host there, by its twin", "246.131.0.77", 3, 1},
+		{"unreachable route, by its twin", "246.132.0.1", 3, 1},
+		{"prohibited route, by its twin", "246.133.0.1", 3, 13},
+		{"no route, by its twin", "246.200.0.1", 3, 0},
+		{"no host there v6, by its twin", "fd7a:131::77", 1, 3},
+		{"prohibited route v6, by its twin", "fd7a:133::1", 1, 1},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			dst, src, from := netip.MustParseAddr(row.dst), node6, gateway6
@@ -127,13 +164,19 @@ func TestNamespaceOwnAddressesAreReserved(t *testing.T) {
 	if !inNamespace(t, pingsAllowed) {
 		return
 	}
-	r := rawJoin(t, newPlane(t, Config{Permit: func(netip.Addr, Proto, netip.AddrPort) Verdict { return Allow }}))
-	for _, own := range []string{"10.130.0.1", "10.131.0.1", "fd00:130::1", "fd00:131::1"} {
+	r := rawJoin(t, newNamespacePlane(t))
+	for _, own := range []string{"10.130.0.1", "10.131.0.1", "fd00:130::1", "fd00:131::1", "246.130.0.1", "246.131.0.1", "fd7a:130::1", "fd7a:131::1"} {
 		dst, src := netip.MustParseAddr(own), node6
 		if dst.Is4() {
 			src = node4
 		}
 		r.send(synPacket(netip.AddrPortFrom(src, 4000), netip.AddrPortFrom(dst, 7832)))
+		if strings.HasPrefix(own, "fd00:") { // told like a twin that does not exist
+			wantNowhere(t, r)
+			r.send(echoPacket(src, dst, 1, 1, nil))
+			wantNowhere(t, r)
+			continue
+		}
 		_, payload := r.answer()
 		if tcp, ok := packet.ParseTCP(payload); !ok || tcp.Flags&packet.FlagRST == 0 {
 			t.Errorf("SYN to %s answered by % x, want RST", own, payload)

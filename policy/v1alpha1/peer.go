@@ -31,13 +31,17 @@ type PeerSpec struct {
 	// Addresses are the workstation's overlay addresses, at most one /32 (even) and one /128 (even).
 	// The gateway's own address is each one's odd neighbour (RFC 3021, RFC 6164).
 	Addresses []string `json:"addresses"`
-	// Twins are the prefixes that stand 1:1 for real ones; empty means none are translated.
+	// Twins are the prefixes that stand 1:1 for real ones, at most 64; empty means none are translated.
+	// They are for this Peer alone and may change while it is served: flows that would then lead elsewhere
+	// end, all others live on, and status.observedGeneration says when the change is in force.
 	Twins []Twin `json:"twins,omitempty"`
 	// Client describes the workstation to those who read `kubectl get peers`.
 	Client ClientInfo `json:"client,omitempty"`
 }
 
-// Twin maps a virtual prefix 1:1 to a real one of the same length and family.
+// Twin maps a virtual prefix 1:1 to a real one of the same length and family. Virtual lies in 240.0.0.0/4 or
+// fc00::/7, apart from the other twins, the Peer's addresses and the cluster's prefixes. Real may be any
+// unicast prefix, of one twin each: what may be reached is decided as if it were asked for directly.
 type Twin struct {
 	Real    string `json:"real"`
 	Virtual string `json:"virtual"`
