@@ -4,13 +4,13 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
-	"time"
+
+	"github.com/culvert-dev/culvert/internal/accept"
 )
 
 // defaultMaxStreams bounds the memory that streams may take: each up to about 1.5 MiB when its reader
@@ -76,7 +76,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	})
 	places := make(chan struct{}, cmp.Or(s.MaxStreams, defaultMaxStreams))
 	for {
-		stream, err := accept(ctx, listener)
+		stream, err := accept.Next(ctx, listener)
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -95,22 +95,6 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 			s.serve(ctx, stream, log)
 			<-places
 		})
-	}
-}
-
-// accept accepts a connection, trying again when the system is short of something.
-func accept(ctx context.Context, listener net.Listener) (net.Conn, error) {
-	for wait := 5 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		c, err := listener.Accept()
-		var temporary interface{ Temporary() bool }
-		if err == nil || !errors.As(err, &temporary) || !temporary.Temporary() {
-			return c, err
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return nil, err
-		}
 	}
 }
 
