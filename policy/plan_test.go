@@ -65,6 +65,23 @@ func TestSkipMarks(t *testing.T) {
 	}
 }
 
+// TestConnectionsDoNotChaseEachOther: where another Culvert connection has its rule says nothing about ours,
+// unless ours is to win from it. Two that each looked for a free priority at the same time would go on for
+// ever.
+func TestConnectionsDoNotChaseEachOther(t *testing.T) {
+	for theirs := 32760; theirs <= 32765; theirs++ {
+		beside := host(t, office+fmt.Sprintf("link culvert1 tun p2p\n10.130.0.0/16 dev culvert1 table 7831 proto 202\nrule %d: lookup 7831 proto 202", theirs))
+		in := Input{Cluster: cluster("10.140.0.0/16"), Facts: beside, Own: Own{Interface: "culvert2", Table: 7832}}
+		if got := NewPlan(in).Rules.V4.Priority; got != 32765 {
+			t.Errorf("the other's rule at %d, nothing in common: ours at %d, want 32765", theirs, got)
+		}
+		in.Cluster, in.Settings = lab, settings(t, "--allow-conflicting-subnets=10.130.0.0/16")
+		if got := NewPlan(in).Rules.V4.Priority; got != theirs-1 {
+			t.Errorf("the other's rule at %d is to be overtaken: ours at %d", theirs, got)
+		}
+	}
+}
+
 func TestSituations(t *testing.T) {
 	for _, s := range situations {
 		t.Run(s.name, func(t *testing.T) {

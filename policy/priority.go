@@ -10,7 +10,7 @@ import (
 const lastPriority = 32765
 
 // rule chooses the priority of our rule: as late as still wins every address of tunnel, so that we
-// stand in the way of nothing else, and never one that another rule has.
+// stand in the way of nothing else, and never one that another program's rule has.
 func (v *view) rule(f Family, claims map[Family][]claim, tunnel rangeSet) PlannedRule {
 	if !tunnel.has(f) || v.single != nil {
 		return PlannedRule{}
@@ -27,7 +27,7 @@ func (v *view) rule(f Family, claims map[Family][]claim, tunnel rangeSet) Planne
 	return PlannedRule{Priority: int(priority), Reason: reason, SkipMarks: v.skipMarks(f, priority)}
 }
 
-// freeBefore returns the latest priority before another that no rule has, at least 1.
+// freeBefore returns the latest priority before another that no other program's rule has, at least 1.
 func (v *view) freeBefore(f Family, before uint32) uint32 {
 	used := v.priorities(f)
 	priority := before - 1
@@ -89,11 +89,15 @@ func (v *view) steers(f Family, c claim) string {
 	return fmt.Sprintf("before rule %d, whose route %s %s would take some of ours", c.rule, c.named, v.where(c))
 }
 
-// priorities returns those that rules of others have.
+// priorities returns those that rules of other programs have. Another Culvert connection may share one with
+// us: where both claim an address the rule that is to win comes before anyway, and two that look for a free
+// priority at the same time would find the same one, again and again.
 func (v *view) priorities(f Family) map[uint32]bool {
 	used := map[uint32]bool{}
 	for _, r := range v.all[f] {
-		used[r.Priority] = true
+		if r.Protocol != ProtocolCulvert {
+			used[r.Priority] = true
+		}
 	}
 	return used
 }

@@ -33,7 +33,7 @@ func newLogs() *cobra.Command {
 			return showLogs(ctx, name, follow, cmd.OutOrStdout())
 		},
 	}
-	bindName(cmd, &name)
+	bindRunning(cmd, &name)
 	cmd.Flags().BoolVarP(&follow, "follow", "F", false, "go on with new lines until Ctrl-C")
 	return cmd
 }

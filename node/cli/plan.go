@@ -45,7 +45,7 @@ The exit code is 3 if connecting would be refused over a conflict, else 0.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
 	}
-	bindName(cmd, &o.request.Name)
+	bindRunning(cmd, &o.request.Name)
 	cmd.Flags().BoolVar(&o.diff, "diff", false, "show what would change against the plan in force")
 	o.output.bind(cmd)
 	bindRequest(cmd, &o.request)

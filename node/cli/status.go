@@ -20,6 +20,15 @@ func bindName(cmd *cobra.Command, name *string) {
 	cmd.Flags().StringVar(name, "name", defaultName, "name of the connection")
 }
 
+// bindRunning is bindName for commands about connections that run; the shell offers those.
+func bindRunning(cmd *cobra.Command, name *string) {
+	bindName(cmd, name)
+	offer := func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return runningNames(), cobra.ShellCompDirectiveNoFileComp
+	}
+	cmd.RegisterFlagCompletionFunc("name", offer) //nolint:errcheck // the flag exists
+}
+
 func newStatus() *cobra.Command {
 	var name string
 	var output outputFormat
@@ -44,7 +53,7 @@ The exit code is 0 while connected, 1 otherwise, so a shell prompt can use it.`,
 			return showStatuses(cmd.OutOrStdout(), output, statuses)
 		},
 	}
-	bindName(cmd, &name)
+	bindRunning(cmd, &name)
 	output.bind(cmd)
 	return cmd
 }
@@ -154,6 +163,6 @@ func newQuit() *cobra.Command {
 			return err
 		},
 	}
-	bindName(cmd, &name)
+	bindRunning(cmd, &name)
 	return cmd
 }

@@ -57,7 +57,7 @@ one too: then by the plan that connecting would come to.`,
 			return renderWhy(cmd.OutOrStdout(), why)
 		},
 	}
-	bindName(cmd, &request.Name)
+	bindRunning(cmd, &request.Name)
 	output.bind(cmd)
 	bindRequest(cmd, &request)
 	return cmd

@@ -80,7 +80,7 @@ func (s *Session) clusterPrefixes() []netip.Prefix {
 
 func (s *Session) planInput(settings policy.Settings, cluster policy.Cluster) policy.Input {
 	return policy.Input{
-		Settings:  settings,
+		Settings:  s.leaveToLater(settings, cluster),
 		Cluster:   cluster,
 		Facts:     s.knowledge.facts,
 		Own:       s.own(),

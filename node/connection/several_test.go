@@ -1,6 +1,7 @@
 package connection
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/culvert-dev/culvert/dns"
 	"github.com/culvert-dev/culvert/node/api"
 	"github.com/culvert-dev/culvert/node/helper"
+	"github.com/culvert-dev/culvert/policy"
 )
 
 // TestTheFirstConnectionHasTheClusterDomain: beside an earlier connection only the names of its own are
@@ -36,5 +38,40 @@ func TestTheFirstConnectionHasTheClusterDomain(t *testing.T) {
 	s.helperNoticed(helper.Event{Earlier: &earlier})
 	if got := s.dnsConfig().Domains(); !slices.Equal(got, domains) || len(s.search()) != 3 || cededStatus(s.dnsConfig()) != nil {
 		t.Errorf("once alone: domains %q, search list %q", got, s.search())
+	}
+}
+
+// TestTwoConnectionsTakeFromEachOtherOnce: what the later one took stays its own, though settings of both
+// allow to take it.
+func TestTwoConnectionsTakeFromEachOtherOnce(t *testing.T) {
+	for _, allow := range []string{"10.128.0.0/9", "10.132.0.0/16", "10.132.64.0/18", "pods"} {
+		s := connectedTo(t, team("1", []string{allow}, "10.132.0.0/16"), policy.Facts{
+			Rules: []policy.Rule{{Family: policy.IPv4, Priority: 32766, Table: policy.TableMain}},
+		})
+		facts := policy.Facts{
+			Links: []policy.Link{{Index: 9, Name: "culvert2", Kind: "tun", Up: true, Alias: policy.ConnectionAlias + "b"}},
+			Routes: []policy.Route{{
+				Prefix: netip.MustParsePrefix("10.132.0.0/16"), Table: 7832, Protocol: policy.ProtocolCulvert, NextHops: []policy.NextHop{{Link: 9}},
+			}},
+			Rules: []policy.Rule{
+				{Family: policy.IPv4, Priority: 32764, Table: 7832}, {Family: policy.IPv4, Priority: 32766, Table: policy.TableMain},
+			},
+		}
+		took := func() bool {
+			s.knowledge.facts = facts
+			plan := policy.NewPlan(s.planInput(s.settings, s.cluster))
+			return slices.ContainsFunc(plan.Routes, func(r policy.PlannedRoute) bool {
+				return r.Kind != policy.RouteThrow && r.Prefix.Overlaps(netip.MustParsePrefix("10.132.64.0/18"))
+			})
+		}
+		if !took() {
+			t.Errorf("allow %s: connecting takes nothing", allow)
+		}
+		if s.applied = true; took() {
+			t.Errorf("allow %s: it takes back what a later connection took", allow)
+		}
+		if s.earlier = []helper.Earlier{{Name: "b"}}; !took() {
+			t.Errorf("allow %s: the earlier connection's is not taken", allow)
+		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 // Bounds of what a request can hold.
 const (
 	maxRoutes   = 4096
-	maxDomains  = 64
+	maxDomains  = 1024 // a prefix of /9 has 128 reverse zones
 	minMTU      = 1280 // RFC 8200, section 5
 	minMTUIPv4  = 576  // RFC 1122, section 3.3.3
 	maxMTU      = 9000
