@@ -131,7 +131,7 @@ func (s *Session) openHost(ctx context.Context) error {
 		TCP:  opened.DNSTCP,
 		Log:  s.log,
 		Own:  s.hostAddrs.Contains,
-		Pool: &s.virtual.leases,
+		Pool: answers{&s.virtual.leases},
 	})
 	s.dns.Set(s.dnsConfig())
 	s.uapi = opened.UAPI

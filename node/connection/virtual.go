@@ -213,6 +213,7 @@ func (s *Session) openPool() {
 		}
 	}
 	s.virtual.leases.pool.Store(pool)
+	s.watchPool()
 }
 
 // closePool ends the pool; its file stays for the next connection.
@@ -226,8 +227,19 @@ func (s *Session) closePool() {
 	}
 }
 
-// leases is the pool as the resolver and the TUN see it, before there is one too.
+// leases is the pool as the TUN sees it, before there is one too.
 type leases struct{ pool atomic.Pointer[vip.Pool] }
+
+// answers is the pool as the resolver sees it: a question for the name of an address is no use of it.
+type answers struct{ *leases }
+
+// Real implements dns.Pool.
+func (a answers) Real(virtual netip.Addr) (netip.Addr, bool) {
+	if pool := a.pool.Load(); pool != nil {
+		return vip.Quiet{Pool: pool}.Real(virtual)
+	}
+	return netip.Addr{}, false
+}
 
 var errNoPool = errors.New("there is no pool of virtual addresses")
 
@@ -239,7 +251,7 @@ func (l *leases) Lease(real netip.Addr, name string) (netip.Addr, error) {
 	return netip.Addr{}, errNoPool
 }
 
-// Real implements dns.Pool and vnat.Leases.
+// Real implements vnat.Leases.
 func (l *leases) Real(virtual netip.Addr) (netip.Addr, bool) {
 	if pool := l.pool.Load(); pool != nil {
 		return pool.Real(virtual)
