@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"github.com/culvert-dev/culvert/gateway/mirror"
+	"github.com/culvert-dev/culvert/gateway/tunnel"
 	"github.com/culvert-dev/culvert/policy/v1alpha1"
 )
 
@@ -26,8 +27,8 @@ var Resource = schema.GroupVersionResource{Group: v1alpha1.Group, Version: v1alp
 type Config struct {
 	Client    dynamic.Interface
 	Namespace string
-	WireGuard WireGuard
-	Plane     Plane
+	WireGuard tunnel.WireGuard
+	Plane     tunnel.Plane
 	// Gateway is what this pod says of itself in status, without DNS; its PublicKey must be Key.
 	Gateway v1alpha1.PeerGateway
 	Key     wgtypes.Key
@@ -56,7 +57,7 @@ type Controller struct {
 
 	// What follows belongs to the goroutine of Run.
 	inUse    []netip.Prefix // the latest value of reserved
-	admitted []Served       // whom the data plane admits now
+	admitted []tunnel.Peer  // whom the data plane admits now
 	plan     Plan           // the latest
 	ledger   ledger
 	dirty    bool      // something changed since plan was made
@@ -159,8 +160,8 @@ func (c *Controller) reconcile() {
 	begin := time.Now()
 	items := c.mirror.Items()
 	c.plan = NewPlan(c.input(items, begin))
-	admitted, err := apply(c.cfg.WireGuard, c.cfg.Plane, c.admitted, c.plan.Served)
-	c.logChange(c.admitted, admitted)
+	admitted, err := tunnel.Apply(c.cfg.WireGuard, c.cfg.Plane, c.admitted, c.plan.Served)
+	tunnel.LogChange(c.log, c.admitted, admitted)
 	c.admitted, c.dirty = admitted, err != nil
 	c.nextPlan = time.Now().Add(3 * time.Since(begin))
 	c.metrics.planned(c.plan)
@@ -192,19 +193,4 @@ func (c *Controller) readTraffic() {
 	}
 	now := time.Now()
 	c.ledger.read(c.input(c.mirror.Items(), now).Peers, c.admitted, device.Peers, now)
-}
-
-// logChange says who came, who left and whose twins are others.
-func (c *Controller) logChange(before, after []Served) {
-	_, left := partition(before, after)
-	_, came := partition(after, before)
-	for _, s := range left {
-		c.log.Info("Peer no longer served", "peer", s.Name, "uid", s.UID)
-	}
-	for _, s := range came {
-		c.log.Info("Peer served", "peer", s.Name, "uid", s.UID, "addresses", s.Addrs, "twins", len(s.Twins))
-	}
-	for _, s := range retwinned(before, after) {
-		c.log.Info("Peer has other twins", "peer", s.Name, "uid", s.UID, "twins", len(s.Twins))
-	}
 }

@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/dynamic/fake"
 	ktesting "k8s.io/client-go/testing"
 
+	"github.com/culvert-dev/culvert/gateway/tunnel/tunneltest"
 	"github.com/culvert-dev/culvert/policy/v1alpha1"
 )
 
@@ -30,7 +31,7 @@ type bench struct {
 	*testing.T
 	api  dynamic.ResourceInterface
 	fake *fake.FakeDynamicClient
-	host *fakeHost
+	host *tunneltest.Host
 	ctl  *Controller
 	stop func() // ends the Controller and waits; called by the test's end too
 }
@@ -50,7 +51,7 @@ func startWith(t *testing.T, prepare func(*fake.FakeDynamicClient), peers ...v1a
 	client := fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(),
 		map[schema.GroupVersionResource]string{Resource: "PeerList"}, objects...)
 	prepare(client)
-	b := &bench{T: t, fake: client, api: client.Resource(Resource).Namespace(namespace), host: newFakeHost()}
+	b := &bench{T: t, fake: client, api: client.Resource(Resource).Namespace(namespace), host: tunneltest.NewHost()}
 	b.ctl = New(Config{Client: client, Namespace: namespace, WireGuard: b.host, Plane: b.host, Gateway: gateway, Key: ownKey})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -111,7 +112,7 @@ func (b *bench) eventually(what string, ok func() bool) {
 	b.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			b.Fatalf("never: %s (host: %s)", what, b.host.took())
+			b.Fatalf("never: %s (host: %s)", what, b.host.Took())
 		}
 	}
 }
@@ -131,7 +132,7 @@ func TestControllerServesAndAnswers(t *testing.T) {
 	b.eventually("ready with nobody", b.ctl.Ready)
 	b.create(peer("a", 0, "245.1.2.4/32 fd7a:1::4/128"))
 	b.eventually("a is answered", func() bool { return b.reason("a") == v1alpha1.ReasonAccepted })
-	if !b.host.admits("a") {
+	if !b.host.Admits("a") {
 		t.Error("the node was told before it is served")
 	}
 	b.create(peer("b", 1, "245.1.2.6/32", withKey(keyOf("a"))))
@@ -145,9 +146,8 @@ func TestControllerServesAndAnswers(t *testing.T) {
 	}
 	b.eventually("b takes over the key", func() bool { return b.reason("b") == v1alpha1.ReasonAccepted })
 	b.eventually("a's address is gone", func() bool {
-		b.host.mu.Lock()
-		defer b.host.mu.Unlock()
-		return len(b.host.plane) == 1 && b.host.plane[0].Name == "b"
+		plane := b.host.Plane()
+		return len(plane) == 1 && plane[0].Name == "b"
 	})
 }
 
@@ -179,9 +179,9 @@ func TestControllerReactsToReservedPrefixes(t *testing.T) {
 	b := start(t, peer("a", 0, "245.1.2.4/32"))
 	b.eventually("a is served", func() bool { return b.reason("a") == v1alpha1.ReasonAccepted })
 	b.ctl.SetReserved([]netip.Prefix{netip.MustParsePrefix("245.0.0.0/8")})
-	b.eventually("a conflicts", func() bool { return b.reason("a") == v1alpha1.ReasonAddressConflict && !b.host.admits("a") })
+	b.eventually("a conflicts", func() bool { return b.reason("a") == v1alpha1.ReasonAddressConflict && !b.host.Admits("a") })
 	b.ctl.SetReserved(nil)
-	b.eventually("a is served again", func() bool { return b.reason("a") == v1alpha1.ReasonAccepted && b.host.admits("a") })
+	b.eventually("a is served again", func() bool { return b.reason("a") == v1alpha1.ReasonAccepted && b.host.Admits("a") })
 }
 
 // A node changes its twins while it is served: it is told that they hold when they do, and the device, which
@@ -190,11 +190,10 @@ func TestControllerFollowsTwins(t *testing.T) {
 	p := peer("a", 0, "245.1.2.4/32")
 	b := start(t, p)
 	b.eventually("a is served", func() bool { return b.reason("a") == v1alpha1.ReasonAccepted })
-	b.host.took()
+	b.host.Took()
 	applied := func(n int, real string) bool {
-		b.host.mu.Lock()
-		defer b.host.mu.Unlock()
-		return len(b.host.plane) == 1 && len(b.host.plane[0].Twins) == n && (n == 0 || b.host.plane[0].Twins[0].Real.String() == real)
+		plane := b.host.Plane()
+		return len(plane) == 1 && len(plane[0].Twins) == n && (n == 0 || plane[0].Twins[0].Real.String() == real)
 	}
 	for i, step := range []struct {
 		twins string
@@ -218,13 +217,13 @@ func TestControllerFollowsTwins(t *testing.T) {
 		if r := b.reason("a"); r != v1alpha1.ReasonAccepted || !applied(step.n, step.real) {
 			t.Errorf("%q: answered %s, applied %v", step.twins, r, applied(step.n, step.real))
 		}
-		if got := b.host.took(); got != "plane a" {
+		if got := b.host.Took(); got != "plane a" {
 			t.Errorf("%q: steps %q", step.twins, got)
 		}
 	}
 	// A cluster's subnet turns up where the twins are.
 	b.ctl.SetReserved([]netip.Prefix{netip.MustParsePrefix("246.128.0.0/9")})
-	b.eventually("the twin conflicts", func() bool { return b.reason("a") == v1alpha1.ReasonAddressConflict && !b.host.admits("a") })
+	b.eventually("the twin conflicts", func() bool { return b.reason("a") == v1alpha1.ReasonAddressConflict && !b.host.Admits("a") })
 }
 
 func TestControllerTriesAgain(t *testing.T) {
@@ -244,18 +243,14 @@ func TestControllerTriesAgain(t *testing.T) {
 func TestControllerWaitsForTheDevice(t *testing.T) {
 	b := start(t)
 	b.eventually("ready", b.ctl.Ready)
-	b.host.mu.Lock()
-	b.host.fail = errors.New("out of memory")
-	b.host.mu.Unlock()
+	b.host.Fail(errors.New("out of memory"))
 	b.create(peer("a", 0, "245.1.2.4/32"))
-	b.eventually("configuring fails", func() bool { return b.host.took() != "" })
+	b.eventually("configuring fails", func() bool { return b.host.Took() != "" })
 	if r := b.reason("a"); r != "" {
 		t.Errorf("a was told %s although it is not served", r)
 	}
-	b.host.mu.Lock()
-	b.host.fail = nil
-	b.host.mu.Unlock()
-	b.eventually("a is served", func() bool { return b.reason("a") == v1alpha1.ReasonAccepted && b.host.admits("a") })
+	b.host.Fail(nil)
+	b.eventually("a is served", func() bool { return b.reason("a") == v1alpha1.ReasonAccepted && b.host.Admits("a") })
 }
 
 func TestControllerDoesNotFightForAStatus(t *testing.T) {
@@ -306,7 +301,7 @@ func TestControllerDeletesSilentPeers(t *testing.T) {
 		return apierrors.IsNotFound(err)
 	})
 	b.eventually("the young one stays", func() bool { return b.reason("young") == v1alpha1.ReasonAccepted })
-	if b.host.admits("old") {
+	if b.host.Admits("old") {
 		t.Error("the deleted Peer is still served")
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/culvert-dev/culvert/gateway/twins"
+	"github.com/culvert-dev/culvert/gateway/tunnel"
 	"github.com/culvert-dev/culvert/policy/v1alpha1"
 )
 
@@ -43,7 +43,7 @@ type Traffic struct {
 // Plan is what to do. Its lists are sorted by age of the Peer.
 type Plan struct {
 	// Served are the Peers whose packets are accepted.
-	Served []Served
+	Served []tunnel.Peer
 	// Answers are the statuses that all Peers should have.
 	Answers []Answer
 	// Silent are Peers to delete.
@@ -54,16 +54,6 @@ type Plan struct {
 type Ref struct {
 	Name string
 	UID  types.UID
-}
-
-// Served is one accepted Peer.
-type Served struct {
-	Ref
-	Key   wgtypes.Key
-	Addrs []netip.Addr // the workstation's overlay addresses, IPv4 first
-	// Twins are translated for this Peer alone, as it asked. They are destinations: what it may send from
-	// stays Addrs.
-	Twins twins.Map
 }
 
 // Answer is the status one Peer should have.
@@ -107,7 +97,7 @@ func NewPlan(in Input) Plan {
 	for _, p := range present {
 		ref, req, no := Ref{p.Name, p.UID}, requests[p.UID], refusals[p.UID]
 		if no == nil {
-			plan.Served = append(plan.Served, Served{ref, req.key, req.addrs, req.twins})
+			plan.Served = append(plan.Served, req.peer(ref))
 		}
 		plan.Answers = append(plan.Answers, Answer{ref, answer(p, req, no, in)})
 	}

@@ -12,6 +12,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/culvert-dev/culvert/gateway/overlay"
+	"github.com/culvert-dev/culvert/gateway/tunnel"
+	"github.com/culvert-dev/culvert/gateway/tunnel/tunneltest"
+	"github.com/culvert-dev/culvert/policy"
 	"github.com/culvert-dev/culvert/policy/v1alpha1"
 )
 
@@ -22,11 +26,7 @@ var (
 )
 
 // keyOf returns a public key that stands for name.
-func keyOf(name string) (k wgtypes.Key) {
-	copy(k[:], name)
-	k[31] = 1
-	return k
-}
+func keyOf(name string) wgtypes.Key { return tunneltest.Key(name) }
 
 // peer is a valid Peer made at noon plus age order; edit changes it.
 func peer(name string, minute int, addrs string, edit ...func(*v1alpha1.Peer)) v1alpha1.Peer {
@@ -181,9 +181,14 @@ func TestNewPlan(t *testing.T) {
 			if got := summary(plan); got != row.want {
 				t.Fatalf("got  %s\nwant %s", got, row.want)
 			}
+			for _, p := range plan.Served {
+				if len(p.Gateway) != len(p.Node) || slices.ContainsFunc(p.Node, func(a netip.Addr) bool { return !slices.Contains(p.Gateway, policy.GatewayAddr(a)) }) {
+					t.Errorf("%s: the gateway is %v to %v", p.Name, p.Gateway, p.Node)
+				}
+			}
 			for _, a := range plan.Answers {
 				accepted := a.Status.Conditions[0].Reason == v1alpha1.ReasonAccepted
-				if isServed := slices.ContainsFunc(plan.Served, func(s Served) bool { return s.Ref == a.Ref }); isServed != accepted {
+				if isServed := slices.ContainsFunc(plan.Served, func(s tunnel.Peer) bool { return s.Name == a.Name && s.ID == string(a.UID) }); isServed != accepted {
 					t.Errorf("%s: accepted %v, served %v", a.Name, accepted, isServed)
 				}
 				if (a.Status.Gateway != nil) != accepted {
@@ -360,7 +365,7 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("accepted %+v", req)
 		}
 		for i, a := range req.addrs {
-			space := []netip.Prefix{overlay4, overlay6}[i]
+			space := []netip.Prefix{netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("fc00::/7")}[i]
 			if link := req.pairs()[i]; !space.Contains(a) || a.Zone() != "" || link.Masked() != link {
 				t.Errorf("accepted %s", a)
 			}
@@ -369,7 +374,7 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%d twins of %q", len(req.twins), pairs)
 		}
 		for i, w := range req.twins {
-			if !InOverlaySpace(w.Virtual) || slices.ContainsFunc(req.pairs(), w.Virtual.Overlaps) || i > 0 && w.Virtual.Overlaps(req.twins[i-1].Virtual) ||
+			if !overlay.Holds(w.Virtual) || slices.ContainsFunc(req.pairs(), w.Virtual.Overlaps) || i > 0 && w.Virtual.Overlaps(req.twins[i-1].Virtual) ||
 				w.Real.Bits() != w.Virtual.Bits() || w.Real.Addr().Is4() != w.Virtual.Addr().Is4() || w.Real.Addr().IsMulticast() {
 				t.Errorf("accepted %v", w)
 			}

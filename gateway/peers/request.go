@@ -3,33 +3,15 @@ package peers
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/culvert-dev/culvert/gateway/overlay"
+	"github.com/culvert-dev/culvert/gateway/tunnel"
 	"github.com/culvert-dev/culvert/gateway/twins"
 	"github.com/culvert-dev/culvert/policy"
 	"github.com/culvert-dev/culvert/policy/v1alpha1"
 )
-
-// Where overlay addresses may come from. Neither is used on the internet nor, as a rule, in clusters;
-// those that do use them are told apart by [Input].Reserved.
-var (
-	overlay4 = netip.MustParsePrefix("240.0.0.0/4") // class E (RFC 1112, section 4)
-	overlay6 = netip.MustParsePrefix("fc00::/7")    // unique local (RFC 4193)
-
-	broadcast = netip.MustParseAddr("255.255.255.255") // RFC 919
-)
-
-// InOverlaySpace reports whether p lies wholly where overlay addresses may come from.
-func InOverlaySpace(p netip.Prefix) bool {
-	for _, space := range []netip.Prefix{overlay4, overlay6} {
-		if space.Bits() <= p.Bits() && space.Contains(p.Addr()) {
-			return true
-		}
-	}
-	return false
-}
 
 // request is a Peer's spec, checked and parsed.
 type request struct {
@@ -45,6 +27,15 @@ func (r request) pairs() []netip.Prefix {
 		out[i] = netip.PrefixFrom(a, a.BitLen()-1)
 	}
 	return out
+}
+
+// peer is the request as the tunnel serves it.
+func (r request) peer(ref Ref) tunnel.Peer {
+	p := tunnel.Peer{Name: ref.Name, ID: string(ref.UID), Key: r.key, Node: r.addrs, Twins: r.twins}
+	for _, a := range r.addrs {
+		p.Gateway = append(p.Gateway, policy.GatewayAddr(a))
+	}
+	return p
 }
 
 // refusal says why a Peer is not served: a reason of the Ready condition and a sentence.
@@ -113,11 +104,9 @@ func parseAddress(s string) (netip.Addr, error) {
 	}
 	a := p.Addr()
 	switch {
-	case a.Is4() && !overlay4.Contains(a):
-		return netip.Addr{}, fmt.Errorf("%s is not in %s", a, overlay4)
-	case a.Is6() && !overlay6.Contains(a):
-		return netip.Addr{}, fmt.Errorf("%s is not in %s", a, overlay6)
-	case policy.GatewayAddr(a) == broadcast:
+	case !overlay.Holds(p):
+		return netip.Addr{}, fmt.Errorf("%s is not in %s", a, overlay.Space(a))
+	case overlay.Check(netip.PrefixFrom(a, a.BitLen()-1)) != nil:
 		return netip.Addr{}, fmt.Errorf("%s leaves the broadcast address to the gateway", a)
 	case policy.GatewayAddr(a).Less(a):
 		return netip.Addr{}, fmt.Errorf("%s is odd, which is the gateway's side of a link", a)
@@ -128,9 +117,7 @@ func parseAddress(s string) (netip.Addr, error) {
 // maxTwins is how many twins one Peer may have, as in the CRD.
 const maxTwins = 64
 
-// parseTwins checks what a Peer wants translated; links are its own addresses and the gateway's, which keep
-// their meaning. What twins may stand for is not looked at but for multicast, which is no destination of a
-// flow: egress decides on the real address of each flow.
+// parseTwins reads and checks what a Peer wants translated; links are its own addresses and the gateway's.
 func parseTwins(list []v1alpha1.Twin, links []netip.Prefix) (twins.Map, error) {
 	if len(list) > maxTwins {
 		return nil, fmt.Errorf("%d entries: accepted are %d at most", len(list), maxTwins)
@@ -138,33 +125,14 @@ func parseTwins(list []v1alpha1.Twin, links []netip.Prefix) (twins.Map, error) {
 	parsed := make([]twins.Twin, len(list))
 	for i, t := range list {
 		var err error
-		if parsed[i], err = parseTwin(t); err != nil {
-			return nil, err
+		if parsed[i].Real, err = netip.ParsePrefix(t.Real); err != nil {
+			return nil, fmt.Errorf("%s is not an address prefix", short(t.Real))
 		}
-		if n := slices.IndexFunc(links, parsed[i].Virtual.Overlaps); n >= 0 {
-			return nil, fmt.Errorf("%s holds this Peer's own addresses %s", parsed[i].Virtual, links[n])
+		if parsed[i].Virtual, err = netip.ParsePrefix(t.Virtual); err != nil {
+			return nil, fmt.Errorf("%s is not an address prefix", short(t.Virtual))
 		}
 	}
-	return twins.New(parsed)
-}
-
-func parseTwin(t v1alpha1.Twin) (twins.Twin, error) {
-	real, err := netip.ParsePrefix(t.Real)
-	if err != nil {
-		return twins.Twin{}, fmt.Errorf("%s is not an address prefix", short(t.Real))
-	}
-	virtual, err := netip.ParsePrefix(t.Virtual)
-	switch {
-	case err != nil:
-		return twins.Twin{}, fmt.Errorf("%s is not an address prefix", short(t.Virtual))
-	case !InOverlaySpace(virtual):
-		return twins.Twin{}, fmt.Errorf("%s is not in %s or %s", virtual, overlay4, overlay6)
-	case virtual.Contains(broadcast):
-		return twins.Twin{}, fmt.Errorf("%s holds the broadcast address", virtual)
-	case real.Addr().IsMulticast():
-		return twins.Twin{}, fmt.Errorf("%s is multicast", real)
-	}
-	return twins.Twin{Real: real, Virtual: virtual}, nil
+	return twins.ForPeer(parsed, links)
 }
 
 // short quotes untrusted text and cuts it to what a sentence can bear.

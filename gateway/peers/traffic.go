@@ -6,6 +6,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/culvert-dev/culvert/gateway/tunnel"
 	"github.com/culvert-dev/culvert/policy/v1alpha1"
 )
 
@@ -29,7 +30,7 @@ type account struct {
 }
 
 // read brings the accounts of the Peers served now up to date and closes those of other Peers.
-func (l ledger) read(peers []v1alpha1.Peer, served []Served, device []wgtypes.Peer, now time.Time) {
+func (l ledger) read(peers []v1alpha1.Peer, served []tunnel.Peer, device []wgtypes.Peer, now time.Time) {
 	byKey := make(map[wgtypes.Key]wgtypes.Peer, len(device))
 	for _, d := range device {
 		byKey[d.PublicKey] = d
@@ -47,7 +48,7 @@ func (l ledger) read(peers []v1alpha1.Peer, served []Served, device []wgtypes.Pe
 		}
 	}
 	for _, s := range served {
-		if a, d := l[s.UID], byKey[s.Key]; a != nil && d.PublicKey == s.Key {
+		if a, d := l[types.UID(s.ID)], byKey[s.Key]; a != nil && d.PublicKey == s.Key {
 			a.add(d, now)
 		}
 	}

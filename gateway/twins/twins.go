@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/culvert-dev/culvert/gateway/overlay"
 )
 
 // Twin says that Virtual stands 1:1 for Real: two masked prefixes of one family and length.
@@ -84,4 +86,23 @@ func transplant(a netip.Addr, p netip.Prefix) netip.Addr {
 	binary.BigEndian.PutUint64(to[:8], high)
 	binary.BigEndian.PutUint64(to[8:], low)
 	return netip.AddrFrom16(to)
+}
+
+// ForPeer returns the Map of what a Peer asks for. Beside what [New] checks, virtual prefixes must come from
+// where overlay addresses do and leave alone links, which are the Peer's own addresses and the gateway's: those
+// keep their meaning. What twins may stand for is not looked at but for multicast, which is no destination of a
+// flow: egress decides on the real address of each.
+func ForPeer(list []Twin, links []netip.Prefix) (Map, error) {
+	for _, t := range list {
+		if err := overlay.Check(t.Virtual); err != nil {
+			return nil, err
+		}
+		if t.Real.Addr().IsMulticast() {
+			return nil, fmt.Errorf("%s is multicast", t.Real)
+		}
+		if n := slices.IndexFunc(links, t.Virtual.Overlaps); n >= 0 {
+			return nil, fmt.Errorf("%s holds this Peer's own addresses %s", t.Virtual, links[n])
+		}
+	}
+	return New(list)
 }

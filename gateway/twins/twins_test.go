@@ -85,6 +85,25 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
+func TestForPeer(t *testing.T) {
+	links := []netip.Prefix{netip.MustParsePrefix("245.1.2.4/31"), netip.MustParsePrefix("fd7a:1::4/127")}
+	for _, row := range []struct{ name, twins, want string }{
+		{"both families", "127.0.0.0/8 250.0.0.0/8 ::1/128 fd7a:2::1/128", ""},
+		{"virtual prefix of the internet", "10.0.0.0/8 11.0.0.0/8", "not in"},
+		{"the broadcast address", "10.255.0.0/16 255.255.0.0/16", "broadcast"},
+		{"multicast", "239.0.0.0/8 246.0.0.0/8", "multicast"},
+		{"the Peer's own link", "10.0.0.0/8 245.0.0.0/8", "own addresses 245.1.2.4/31"},
+		{"the Peer's own link of IPv6", "fd00::/64 fd7a:1::/64", "own addresses fd7a:1::4/127"},
+		{"what New refuses", "10.0.0.0/8 246.0.0.0/8 10.0.0.0/8 247.0.0.0/8", "two twins"},
+		{"nothing", "10 246", "not in"},
+	} {
+		m, err := ForPeer(parse(row.twins), links)
+		if (err == nil) != (row.want == "") || err != nil && (m != nil || !strings.Contains(err.Error(), row.want)) {
+			t.Errorf("%s: %v, error %v, want %q", row.name, m, err, row.want)
+		}
+	}
+}
+
 func TestNewKeepsItsInput(t *testing.T) {
 	list := parse("10.132.0.0/16 246.132.0.0/16 10.130.0.0/16 246.130.0.0/16")
 	before := slices.Clone(list)

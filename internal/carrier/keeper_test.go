@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -140,6 +141,9 @@ func TestConnect(t *testing.T) {
 		}
 		if st := w.server.Stats(); st.Streams != 1 || st.Accepted != 1 || st.ReceivedBytes == 0 {
 			w.t.Errorf("server %+v", st)
+		}
+		if !w.server.Open(netip.MustParseAddrPort("[2001:db8::1]:1")) || w.server.Open(netip.MustParseAddrPort("[2001:db8::2]:1")) {
+			w.t.Error("the server does not know which of its streams are open")
 		}
 	})
 }

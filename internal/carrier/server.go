@@ -53,6 +53,18 @@ func (s *Server) Stats() Stats {
 	return st
 }
 
+// Open reports whether the stream that the endpoint of that made-up address stands for is open.
+func (s *Server) Open(endpoint netip.AddrPort) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for e := range s.live {
+		if e.addr == endpoint {
+			return true
+		}
+	}
+	return false
+}
+
 func (st *Stats) add(e *Endpoint) {
 	st.SentBytes += e.sent.Load()
 	st.ReceivedBytes += e.received.Load()

@@ -6,16 +6,16 @@ import (
 
 	"github.com/culvert-dev/culvert/gateway/dataplane"
 	"github.com/culvert-dev/culvert/gateway/egress"
-	"github.com/culvert-dev/culvert/gateway/peers"
+	"github.com/culvert-dev/culvert/gateway/overlay"
 	"github.com/culvert-dev/culvert/gateway/subnets"
-	"github.com/culvert-dev/culvert/policy"
+	"github.com/culvert-dev/culvert/gateway/tunnel"
 )
 
 // border keeps the egress decision current: it is told the subnets and the Peers as they change, and
-// passes the Peers on to the data plane. It is the peers.Plane of this program.
+// passes the Peers on to the data plane. It is the tunnel.Plane of this program.
 type border struct {
 	gate  egress.Gate
-	plane interface{ SetPeers([]dataplane.PeerAddrs) }
+	plane tunnel.Plane
 
 	mu    sync.Mutex // guards in, and that gate follows it
 	input egress.Input
@@ -39,21 +39,17 @@ func (b *border) setSubnets(r subnets.Result) {
 
 // SetPeers serves list and keeps everybody off the overlays of others. The ban comes before the
 // Peers and goes after them.
-func (b *border) SetPeers(list []peers.Served) {
-	addrs := make([]dataplane.PeerAddrs, len(list))
+func (b *border) SetPeers(list []tunnel.Peer) {
 	var overlays []netip.Prefix
-	for i, s := range list {
-		addrs[i] = dataplane.PeerAddrs{ID: string(s.UID) + " " + s.Key.String()[:8], Node: s.Addrs,
-			Gateway: make([]netip.Addr, len(s.Addrs)), Twins: s.Twins}
-		for j, a := range s.Addrs {
-			addrs[i].Gateway[j] = policy.GatewayAddr(a)
+	for _, p := range list {
+		for _, a := range p.Node {
 			overlays = append(overlays, netip.PrefixFrom(a, a.BitLen()-1))
 		}
 	}
 	b.change(func(in *egress.Input) {
 		in.Overlays = append(in.Overlays[:len(in.Overlays):len(in.Overlays)], overlays...)
 	})
-	b.plane.SetPeers(addrs)
+	b.plane.SetPeers(list)
 	b.change(func(in *egress.Input) { in.Overlays = overlays })
 }
 
@@ -72,7 +68,7 @@ func reserved(r subnets.Result, own []netip.Addr, allow []netip.Prefix) []netip.
 		out = append(out, netip.PrefixFrom(a, a.BitLen()))
 	}
 	for _, p := range allow {
-		if peers.InOverlaySpace(p) {
+		if overlay.Holds(p) {
 			out = append(out, p)
 		}
 	}

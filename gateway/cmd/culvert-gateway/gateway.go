@@ -16,16 +16,14 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 	"k8s.io/client-go/dynamic"
 
-	"github.com/culvert-dev/culvert/gateway/dataplane"
 	"github.com/culvert-dev/culvert/gateway/dnsforward"
 	"github.com/culvert-dev/culvert/gateway/egress"
 	"github.com/culvert-dev/culvert/gateway/health"
 	"github.com/culvert-dev/culvert/gateway/peers"
 	"github.com/culvert-dev/culvert/gateway/policystatus"
 	"github.com/culvert-dev/culvert/gateway/subnets"
-	"github.com/culvert-dev/culvert/internal/carrier"
+	"github.com/culvert-dev/culvert/gateway/tunnel"
 	"github.com/culvert-dev/culvert/internal/version"
-	"github.com/culvert-dev/culvert/internal/wgdev"
 	"github.com/culvert-dev/culvert/policy/v1alpha1"
 )
 
@@ -38,11 +36,8 @@ type gateway struct {
 	resolver dnsforward.Resolver
 	metrics  *prometheus.Registry
 
-	forwarder *dnsforward.Forwarder
 	border    *border
-	plane     *dataplane.Plane
-	device    *wgdev.Device
-	carrier   *carrier.Server
+	tunnel    *tunnel.Tunnel
 	peers     *peers.Controller
 	publisher *policystatus.Publisher
 
@@ -79,7 +74,7 @@ func serveWith(ctx context.Context, o options, log *slog.Logger, client dynamic.
 	if err := g.build(); err != nil {
 		return err
 	}
-	defer g.close()
+	defer g.tunnel.Close()
 	log.Info("the gateway starts", "version", version.Version, "pod", o.podName, "namespace", o.namespace,
 		"addresses", g.own, "nameservers", g.resolver.Servers, "egressAllow", o.egressAllow)
 	return g.run(ctx, carrierListener, healthListener)
@@ -99,34 +94,17 @@ func (g *gateway) facts() (err error) {
 	return nil
 }
 
-// build puts the packet path together, from the far end to the near one.
+// build puts the packet path together and what tells it whom to serve.
 func (g *gateway) build() (err error) {
-	if g.forwarder, err = dnsforward.New(dnsforward.Config{Upstreams: g.resolver.Servers, Log: g.log, Metrics: g.metrics}); err != nil {
-		return err
-	}
 	g.border = &border{input: egress.Input{Own: g.own, Allow: g.o.egressAllow}}
 	g.border.setSubnets(subnets.Result{})
-	g.plane, err = dataplane.New(dataplane.Config{MTU: g.o.mtu, Permit: g.border.permit, ServeDNS: g.forwarder.Serve,
-		Log: g.log, Metrics: dataplane.NewMetrics(g.metrics)})
+	g.tunnel, err = tunnel.New(tunnel.Config{MTU: g.o.mtu, Permit: g.border.permit, Nameservers: g.resolver.Servers,
+		MaxStreams: maxStreams(g.o.maxPeers), Log: g.log, Metrics: g.metrics})
 	if err != nil {
-		g.forwarder.Close()
 		return err
 	}
-	g.border.plane = g.plane
-	bind := carrier.NewBind()
-	if g.device, err = wgdev.New(g.plane.TUN(), bind, g.log); err != nil {
-		return errors.Join(err, g.plane.Close())
-	}
-	key, err := wgtypes.GeneratePrivateKey()
-	if err == nil {
-		err = g.device.Configure(wgtypes.Config{PrivateKey: &key})
-	}
-	if err != nil {
-		g.close()
-		return fmt.Errorf("set the WireGuard key: %w", err)
-	}
-	g.carrier = &carrier.Server{Bind: bind, Hello: carrier.Hello{MTU: g.o.mtu}, Log: g.log, MaxStreams: maxStreams(g.o.maxPeers)}
-	g.control(key.PublicKey())
+	g.border.plane = g.tunnel
+	g.control(g.tunnel.PublicKey())
 	return nil
 }
 
@@ -141,13 +119,12 @@ func maxStreams(peers int) int {
 // control builds what talks to the API server.
 func (g *gateway) control(key wgtypes.Key) {
 	g.peers = peers.New(peers.Config{
-		Client: g.client, Namespace: g.o.namespace, WireGuard: g.device, Plane: g.border, Key: key, MaxPeers: g.o.maxPeers,
+		Client: g.client, Namespace: g.o.namespace, WireGuard: g.tunnel.Device(), Plane: g.border, Key: key, MaxPeers: g.o.maxPeers,
 		Gateway: v1alpha1.PeerGateway{Pod: g.o.podName, PodUID: g.o.podUID, PublicKey: key.String(), Version: version.Version,
 			CarrierPort: int32(g.o.carrierPort)},
 		Log: g.log, Metrics: g.metrics,
 	})
 	g.publisher = policystatus.New(policystatus.Config{Client: g.client, Namespace: g.o.namespace, Name: g.o.policy, Log: g.log})
-	g.metrics.MustRegister(carrierMetrics{g.carrier.Stats})
 }
 
 // run serves until ctx ends or a part fails, and waits for all parts.
@@ -162,32 +139,20 @@ func (g *gateway) run(ctx context.Context, carrierListener, healthListener net.L
 			}
 		})
 	}
-	pages := &health.Server{Live: g.live, Ready: g.ready, Metrics: g.metrics, Log: g.log}
+	pages := &health.Server{Live: g.tunnel.Live, Ready: g.ready, Metrics: g.metrics, Log: g.log}
 	part(func(ctx context.Context) error { return pages.Serve(ctx, healthListener) })
-	part(func(ctx context.Context) error { return g.carrier.Serve(ctx, carrierListener) })
+	part(func(ctx context.Context) error { return g.tunnel.Run(ctx, carrierListener) })
 	part(func(ctx context.Context) error { g.peers.Run(ctx); return nil })
 	part(func(ctx context.Context) error { g.publisher.Run(ctx); return nil })
 	part(func(ctx context.Context) error { g.discover(ctx); return nil })
-	part(g.watchDevice)
 	<-ctx.Done()
 	begin := time.Now()
-	g.forwarder.Stop()
 	group.Wait()
 	g.log.Debug("all parts have stopped", "took", time.Since(begin))
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
-}
-
-// watchDevice returns an error when the WireGuard device ends by itself.
-func (g *gateway) watchDevice(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-g.device.Done():
-		return errors.New("the WireGuard device has ended")
-	}
 }
 
 // discover learns the subnets and tells them to everybody who needs them, until ctx ends.
@@ -213,16 +178,6 @@ func (g *gateway) discover(ctx context.Context) {
 	}).Run(ctx)
 }
 
-// live returns nil while the process can work.
-func (g *gateway) live() error {
-	select {
-	case <-g.device.Done():
-		return errors.New("the WireGuard device has ended")
-	default:
-		return nil
-	}
-}
-
 // ready returns nil once a node that connects finds everything it needs.
 func (g *gateway) ready() error {
 	switch {
@@ -233,15 +188,5 @@ func (g *gateway) ready() error {
 	case !g.publisher.Ready():
 		return errors.New("not ready: the Policy's status is not written yet")
 	}
-	return g.live()
-}
-
-// close ends the packet path.
-func (g *gateway) close() {
-	g.forwarder.Stop()
-	g.device.Close() // and with it the TUN and the bind
-	if err := g.plane.Close(); err != nil {
-		g.log.Warn("close the data plane", "err", err)
-	}
-	g.forwarder.Close()
+	return g.tunnel.Live()
 }

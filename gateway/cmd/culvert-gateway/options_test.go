@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -16,8 +17,8 @@ import (
 
 	"github.com/culvert-dev/culvert/gateway/dataplane"
 	"github.com/culvert-dev/culvert/gateway/egress"
-	"github.com/culvert-dev/culvert/gateway/peers"
 	"github.com/culvert-dev/culvert/gateway/subnets"
+	"github.com/culvert-dev/culvert/gateway/tunnel"
 	"github.com/culvert-dev/culvert/internal/version"
 )
 
@@ -120,9 +121,9 @@ func TestHelpNamesEveryFlag(t *testing.T) {
 }
 
 // planeRecorder is a data plane that asks the border while Peers change.
-type planeRecorder struct{ set func([]dataplane.PeerAddrs) }
+type planeRecorder struct{ set func([]tunnel.Peer) }
 
-func (p planeRecorder) SetPeers(list []dataplane.PeerAddrs) { p.set(list) }
+func (p planeRecorder) SetPeers(list []tunnel.Peer) { p.set(list) }
 
 func TestBorder(t *testing.T) {
 	own := []netip.Addr{netip.MustParseAddr("10.132.0.9")}
@@ -142,28 +143,23 @@ func TestBorder(t *testing.T) {
 		}
 	}
 
-	var got []dataplane.PeerAddrs
-	b.plane = planeRecorder{func(list []dataplane.PeerAddrs) {
+	var got []tunnel.Peer
+	b.plane = planeRecorder{func(list []tunnel.Peer) {
 		if got = list; verdict("245.1.2.4") != dataplane.Deny {
 			t.Error("a Peer's address can be dialled while Peers change")
 		}
 	}}
-	ann := peers.Served{Ref: peers.Ref{Name: "ann", UID: "u1"}, Addrs: []netip.Addr{netip.MustParseAddr("245.1.2.4"), netip.MustParseAddr("fd7a:1::4")}}
-	b.SetPeers([]peers.Served{ann})
-	if len(got) != 1 || fmt.Sprint(got[0].Node, got[0].Gateway) != "[245.1.2.4 fd7a:1::4] [245.1.2.5 fd7a:1::5]" {
+	ann := tunnel.Peer{Name: "ann", ID: "u1", Node: []netip.Addr{netip.MustParseAddr("245.1.2.4"), netip.MustParseAddr("fd7a:1::4")}}
+	b.SetPeers([]tunnel.Peer{ann})
+	if len(got) != 1 || !reflect.DeepEqual(got[0], ann) {
 		t.Errorf("the data plane was told %+v", got)
 	}
 	if verdict("245.1.2.5") != dataplane.Deny {
 		t.Error("the gateway's side of a Peer's link can be dialled")
 	}
 	b.SetPeers(nil)
-	if verdict("245.1.2.4") != dataplane.Allow {
+	if verdict("245.1.2.4") != dataplane.Allow || len(got) != 0 {
 		t.Error("the address of a Peer that is gone stays closed")
-	}
-	before := got
-	b.SetPeers([]peers.Served{{Ref: ann.Ref, Key: [32]byte{1}, Addrs: ann.Addrs}})
-	if len(before) != 0 || got[0].ID == "" {
-		t.Errorf("Peers were told %+v, then %+v", before, got)
 	}
 }
 

@@ -1,4 +1,4 @@
-package main
+package tunnel
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
