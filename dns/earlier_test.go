@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	wire "github.com/miekg/dns"
 )
@@ -87,5 +88,37 @@ func TestDomainsBesideAnEarlierConnection(t *testing.T) {
 	alone.Earlier = nil
 	if len(alone.Ceded()) > 0 || !slices.Contains(alone.Domains(), "cluster.local") {
 		t.Errorf("alone it has %q and cedes %q", alone.Domains(), alone.Ceded())
+	}
+}
+
+// TestAQuestionOutlivesWhomItWasAskedOf: the resolver of an earlier connection is gone, and with it the answer to
+// what was asked of it. The next configuration knows better.
+func TestAQuestionOutlivesWhomItWasAskedOf(t *testing.T) {
+	impatient(t, time.Hour, time.Hour) // it is not by giving up that the answer comes
+	for _, network := range []string{"udp", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			gateway, gone, upstream := startFake(t, clusterZone(t)), startFake(t, silent), startFake(t, upstreamZone(t))
+			second := connected(gateway, gone)
+			second.Connection = "second"
+			second.Earlier = []Earlier{{"first", []string{"cluster.local", "svc"}}}
+			r := startResolver(t, second, Options{})
+			first := connected(gateway, upstream)
+			first.Connection = "second"
+			replies := make(chan *wire.Msg)
+			for _, name := range []string{"echo.default.svc.cluster.local", "www.example.com"} {
+				go func() {
+					c := &wire.Client{Net: network, Timeout: 12 * time.Second}
+					reply, _, _ := c.Exchange(question(name, wire.TypeA), r.addr)
+					replies <- reply
+				}()
+			}
+			waitFor(t, "the questions", func() bool { return gone.queries.Load() >= 2 })
+			r.Set(first)
+			for range 2 {
+				if m := <-replies; m == nil || m.Rcode != wire.RcodeSuccess || len(m.Answer) == 0 {
+					t.Errorf("after those asked were replaced: %v", m)
+				}
+			}
+		})
 	}
 }

@@ -25,7 +25,8 @@ type group struct {
 	source  Source
 	servers []*server
 	timing  timing
-	life    context.Context // ends with the resolver
+	life    context.Context // ends with the resolver, or when another group takes this one's place
+	end     context.CancelFunc
 	work    *sync.WaitGroup // what the resolver waits for
 	changed func(addr netip.AddrPort, alive bool)
 }
@@ -35,7 +36,9 @@ var (
 	errSilent   = errors.New("no answer")
 )
 
+// close ends what is being asked: other servers know the answer now.
 func (g *group) close() {
+	g.end()
 	for _, s := range g.servers {
 		s.close()
 	}
@@ -66,7 +69,7 @@ func (g *group) exchange(ctx context.Context, msg []byte, size int) ([]byte, err
 	if !alive {
 		total = min(total, g.timing.dead)
 	}
-	ctx, cancel := context.WithTimeout(ctx, total)
+	ctx, cancel := g.limit(ctx, total)
 	defer cancel()
 	g.probeDead(msg, alive)
 	r := round{group: g, msg: msg, size: size}
@@ -84,6 +87,13 @@ func (g *group) exchange(ctx context.Context, msg []byte, size int) ([]byte, err
 		}
 	}
 	return r.outcome()
+}
+
+// limit bounds a question by a time and by the group's life.
+func (g *group) limit(ctx context.Context, total time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, total)
+	stop := context.AfterFunc(g.life, cancel)
+	return ctx, func() { stop(); cancel() }
 }
 
 // probeDead asks dead servers on the side, now and then, so that they are noticed when they come back.
@@ -111,6 +121,9 @@ func (g *group) succeeded(s *server) {
 }
 
 func (g *group) failed(s *server) {
+	if g.life.Err() != nil {
+		return // it was not waited for
+	}
 	if s.health.failed(time.Now()) && g.changed != nil {
 		g.changed(s.addr, false)
 	}

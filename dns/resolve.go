@@ -26,8 +26,21 @@ var (
 
 var errBusy = errors.New("too many questions at once")
 
-// resolve finds the answer to q: it decides whom to ask, asks, and remembers the answer under key.
+// resolve finds the answer to q, under st or, if those who were asked did not answer before others took their place,
+// under what replaced it: the resolver of another connection, for one, is gone at once.
 func (s *Server) resolve(ctx context.Context, st *state, q *query, tcp bool, key string) *answer {
+	for {
+		a := s.resolveUnder(ctx, st, q, tcp, key)
+		next := s.state.Load()
+		if !a.unreachable || !st.asksOthers(next) {
+			return a
+		}
+		st = next
+	}
+}
+
+// resolveUnder decides whom to ask, asks, and remembers the answer under key.
+func (s *Server) resolveUnder(ctx context.Context, st *state, q *query, tcp bool, key string) *answer {
 	name, err := q.name()
 	if err != nil {
 		return failure(wire.RcodeFormatError, 0, "")
@@ -105,7 +118,9 @@ const noResolver = "no answer from this host's resolvers: "
 
 // unreachable is the answer when those who know did not answer.
 func unreachable(prefix string, err error) *answer {
-	return failure(wire.RcodeServerFailure, wire.ExtendedErrorCodeNoReachableAuthority, clip(prefix+err.Error()))
+	a := failure(wire.RcodeServerFailure, wire.ExtendedErrorCodeNoReachableAuthority, clip(prefix+err.Error()))
+	a.unreachable = true
+	return a
 }
 
 // clipBytes is the length of the longest text in an extended error: with the longest name there is room for it in 512

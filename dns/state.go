@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"time"
@@ -28,7 +29,8 @@ func clusterTiming(total time.Duration) timing {
 }
 
 // Set replaces the configuration. What is remembered stays as far as the change leaves it true. Set may be called at
-// any time, from any goroutine; questions in flight end under the configuration they began with.
+// any time, from any goroutine; questions in flight end under the configuration they began with, unless those asked
+// are not part of the new one.
 func (s *Server) Set(cfg Config) {
 	s.setting.Lock()
 	defer s.setting.Unlock()
@@ -88,8 +90,14 @@ func (st *state) retire(next *state) {
 	}
 }
 
+// asksOthers reports whether st asks other servers than next does.
+func (st *state) asksOthers(next *state) bool {
+	return st.upstreams != next.upstreams || st.gateway != next.gateway
+}
+
 func (s *Server) newGroup(source Source, addrs []netip.AddrPort, t timing) *group {
-	g := &group{source: source, timing: t, life: s.life, work: &s.work}
+	g := &group{source: source, timing: t, work: &s.work}
+	g.life, g.end = context.WithCancel(s.life)
 	g.changed = func(addr netip.AddrPort, alive bool) { s.serverChanged(source, addr, alive) }
 	for _, addr := range addrs {
 		g.servers = append(g.servers, &server{addr: addr})

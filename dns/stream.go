@@ -20,7 +20,7 @@ func (g *group) exchangeTCP(ctx context.Context, msg []byte) ([]byte, error) {
 	if len(order) == 0 {
 		return nil, errNoServer
 	}
-	ctx, cancel := context.WithTimeout(ctx, g.timing.total)
+	ctx, cancel := g.limit(ctx, g.timing.total)
 	defer cancel()
 	r := round{group: g}
 	for _, s := range order {
