@@ -177,22 +177,34 @@ func makeMountPoints(s host.Setup) error {
 		wanted = append(wanted, b.To)
 	}
 	for _, dir := range wanted {
-		if _, err := os.Stat(dir); err == nil {
-			continue
-		}
-		list, err := os.OpenFile(madeList, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintln(list, dir)
-		if err = errors.Join(err, list.Close()); err != nil {
-			return err
-		}
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
+		for _, missing := range missingDirs(dir) {
+			if err := makeNoted(missing); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// missingDirs returns dir and those above it that are not there, the outermost first.
+func missingDirs(dir string) []string {
+	if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
+		return nil
+	}
+	return append(missingDirs(filepath.Dir(dir)), dir)
+}
+
+// makeNoted makes one directory after noting it.
+func makeNoted(dir string) error {
+	list, err := os.OpenFile(madeList, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(list, dir)
+	if err = errors.Join(err, list.Close()); err != nil {
+		return err
+	}
+	return os.MkdirAll(dir, 0o755)
 }
 
 // removeMountPoints removes them, and the labs' own directory, once no lab is
@@ -208,7 +220,7 @@ func removeMountPoints() error {
 	}
 	raw, err := os.ReadFile(madeList)
 	if err == nil {
-		for _, dir := range strings.Fields(string(raw)) {
+		for _, dir := range slices.Backward(strings.Fields(string(raw))) {
 			_ = unix.Rmdir(dir) // stays if someone has put something in it
 		}
 		err = os.Remove(madeList)

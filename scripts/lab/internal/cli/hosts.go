@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 
@@ -90,6 +91,14 @@ func workstationSetup(s *host.Setup) error {
 	s.Tmpfs = []host.Tmpfs{
 		{Path: "/var/lib/culvert", Mode: 0o755},
 		{Path: devHome, Mode: 0o755, UID: devUID, GID: devUID},
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return err
+	}
+	// What a client of root's keeps is the lab's, and what root's own client kept is none of the lab's.
+	for _, dir := range []string{".config/culvert", ".local/state/culvert"} {
+		s.Tmpfs = append(s.Tmpfs, host.Tmpfs{Path: filepath.Join(home, dir), Mode: 0o700})
 	}
 	for file, line := range map[string]string{
 		"/etc/passwd": fmt.Sprintf("%s:x:%d:%d::%s:/bin/bash", devName, devUID, devUID, devHome),

@@ -33,7 +33,8 @@ func setupHold(f *flag.FlagSet) run {
 	busy := f.Int("busy", 5, "connections that go on to echo")
 	limit := f.Duration("limit", time.Minute, "for the whole; what is there then hangs")
 	return func(ctx context.Context, args []string) (any, error) {
-		ctx, cancel := context.WithTimeout(ctx, *limit)
+		end := time.Now().Add(*limit)
+		ctx, cancel := context.WithDeadline(ctx, end)
 		defer cancel()
 		conns := make([]net.Conn, 0, *idle+*busy)
 		defer func() {
@@ -42,11 +43,15 @@ func setupHold(f *flag.FlagSet) run {
 			}
 		}()
 		for range *idle + *busy {
-			conn, err := dial(ctx, "tcp", args[0], *limit)
+			// Without keepalive nothing of ours finds out that the other side is gone.
+			conn, err := (&net.Dialer{KeepAlive: -1}).DialContext(ctx, "tcp", args[0])
 			if err != nil {
 				return nil, err
 			}
 			conns = append(conns, conn)
+			if err := conn.SetDeadline(end); err != nil {
+				return nil, err
+			}
 			if err := exchange(conn, []byte("held"), make([]byte, 64)); err != nil {
 				return nil, err
 			}
