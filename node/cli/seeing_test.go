@@ -234,7 +234,7 @@ func jsonFields(typ reflect.Type, fields map[string]bool) (top []string) {
 // TestExamplesOfHelpAndDocsAreAccepted: every command line shown names a command and flags that exist.
 func TestExamplesOfHelpAndDocsAreAccepted(t *testing.T) {
 	var lines []string
-	for _, path := range []string{"../../docs/plan.md", "../../docs/settings.md", "../../README.md"} {
+	for _, path := range []string{"../../docs/plan.md", "../../docs/settings.md", "../../docs/virtual.md", "../../README.md"} {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bytes"
 	"io"
 	"os/exec"
 	"testing"
@@ -40,4 +41,27 @@ func (l *lab) serveOnWorkstation(t *testing.T) (stop func()) {
 		return l.Labnet(5*time.Second, "pingpong", "--count", "1", "127.0.0.1:7000").OK()
 	})
 	return stop
+}
+
+// running is a command on the workstation that is waited for later.
+type running struct {
+	cmd      *exec.Cmd
+	out, err bytes.Buffer
+}
+
+// start starts one; it does not outlive the test.
+func (l *lab) start(t *testing.T, argv ...string) *running {
+	t.Helper()
+	r := &running{}
+	argv = l.WSCommand(nil, argv...)
+	r.cmd = exec.Command(argv[0], argv[1:]...)
+	r.cmd.Stdout, r.cmd.Stderr = &r.out, &r.err
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		r.cmd.Process.Kill() //nolint:errcheck // it has ended unless the test failed
+		r.cmd.Wait()         //nolint:errcheck // the same
+	})
+	return r
 }

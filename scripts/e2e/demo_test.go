@@ -13,11 +13,11 @@ import (
 	"github.com/culvert-dev/culvert/scripts/internal/labctl"
 )
 
-var update = flag.Bool("update", false, "rewrite the transcript in README.md")
+var update = flag.Bool("update", false, "rewrite the transcripts in README.md and docs")
 
 const (
 	readme         = "../../README.md"
-	transcriptFrom = "<!-- begin: transcript of make demo -->\n"
+	transcriptFrom = "<!-- begin: transcript -->\n"
 	transcriptTo   = "<!-- end -->"
 )
 
@@ -31,28 +31,32 @@ func TestDemoIsWhatTheReadmeShows(t *testing.T) {
 		t.Fatalf("demo: %s", r)
 	}
 	l.unchanged(t, before)
-	data, err := os.ReadFile(readme)
-	if err != nil {
-		t.Fatal(err)
-	}
-	head, rest, found := strings.Cut(string(data), transcriptFrom)
+	shows(t, readme, r.Out)
+}
+
+// shows compares the transcript in a document with what was put out, apart from what differs from run to
+// run, or rewrites it with -update.
+func shows(t *testing.T, document, out string) {
+	t.Helper()
+	text := readFile(t, document)
+	head, rest, found := strings.Cut(text, transcriptFrom)
 	shown, tail, foundEnd := strings.Cut(rest, transcriptTo)
 	if !found || !foundEnd {
-		t.Fatalf("%s has no transcript between %q and %q", readme, transcriptFrom, transcriptTo)
+		t.Fatalf("%s has no transcript between %q and %q", document, transcriptFrom, transcriptTo)
 	}
-	want := transcript(r.Out)
+	want := transcript(out)
 	if *update {
-		if err := os.WriteFile(readme, []byte(head+transcriptFrom+want+transcriptTo+tail), 0o644); err != nil {
+		if err := os.WriteFile(document, []byte(head+transcriptFrom+want+transcriptTo+tail), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
 	}
 	if diff := lineDiff(steady(shown), steady(want)); diff != "" {
-		t.Errorf("%s does not show what the demo does; rewrite it with -update:\n%s", readme, diff)
+		t.Errorf("%s does not show what happens; rewrite it with -update:\n%s", document, diff)
 	}
 }
 
-// transcript is the demo's output as the README shows it.
+// transcript is output as documents show it.
 func transcript(out string) string {
 	return "\n```console\n" + strings.TrimSpace(out) + "\n```\n\n"
 }
@@ -65,6 +69,7 @@ var changing = []struct {
 	{regexp.MustCompile(`echo-[0-9a-f]+-[0-9a-z]{5}`), "POD"},
 	{regexp.MustCompile(`\b24[345]\.\d+\.\d+\.\d+\b`), "OVERLAY4"},
 	{regexp.MustCompile(`\bfd[0-9a-f:]+\b`), "OVERLAY6"},
+	{regexp.MustCompile(`\b(10|246)\.130\.\d+\.\d+\b`), "$1.SERVICE"},
 	{regexp.MustCompile(`\b10\.132\.0\.\d+(:\d+)?\b`), "PODADDR"},
 	{regexp.MustCompile(`(10\.99\.0\.2):\d+`), "$1:PORT"},
 	{regexp.MustCompile(`\b\d+(\.\d+)?(ms|s| ms| B| KiB| MiB)\b`), "AMOUNT"},

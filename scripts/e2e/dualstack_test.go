@@ -93,7 +93,8 @@ var situations6 = []situation{
 	},
 }
 
-func TestSituationsDualStack(t *testing.T) {
+// TestDualStack has a workstation and a cluster of both families.
+func TestDualStack(t *testing.T) {
 	l := dualLab(t)
 	for _, s := range situations6 {
 		t.Run(s.name, func(t *testing.T) {
@@ -101,5 +102,18 @@ func TestSituationsDualStack(t *testing.T) {
 			l.arrange(t, s)
 			l.check(t, s)
 		})
+	}
+	t.Run("virtual addresses", func(t *testing.T) { l.hidesBoth(t) })
+}
+
+// hidesBoth reaches everything by virtual addresses of both families, echo-six by those of IPv6 alone,
+// while the VPN routes both.
+//
+//	name ──► A 246.x.y.z, AAAA fdxx:... ──► culvert0      10.0.0.0/8, fd00::/8 ──► tun0, all the while
+func (l *lab) hidesBoth(t *testing.T) {
+	t.Helper()
+	l.useVPN(t, "openvpn", "10.0.0.0/8,fd00::/8")
+	for _, x := range hidings[:2] {
+		t.Run(x.name, func(t *testing.T) { l.hides(t, x.flags, "http://"+corpHost+"/", "http://["+corpHost6+"]/") })
 	}
 }

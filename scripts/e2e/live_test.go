@@ -61,17 +61,24 @@ type life struct {
 	// refuses then, and yields what comes later.
 	before []string
 	flap   bool
+	// keeps says that names lead to the cluster whatever the VPN does, and that connections live on by the
+	// addresses they have while it is up.
+	keeps bool
 }
 
 var yieldFlags = []string{"--on-conflict", "yield"}
 
 var lives = []life{
-	{name: "allow, OpenVPN", kind: "openvpn", flags: allowFlags},
-	{name: "allow, wg-quick", kind: "wireguard", flags: allowFlags, flap: true},
-	{name: "allow, Tailscale", kind: "tailscale", flags: allowFlags},
-	{name: "allow, NetBird", kind: "netbird", flags: allowFlags},
+	{name: "allow, OpenVPN", kind: "openvpn", flags: allowFlags, keeps: true},
+	{name: "allow, wg-quick", kind: "wireguard", flags: allowFlags, flap: true, keeps: true},
+	{name: "allow, Tailscale", kind: "tailscale", flags: allowFlags, keeps: true},
+	{name: "allow, NetBird", kind: "netbird", flags: allowFlags, keeps: true},
 	{name: "yield, OpenVPN", kind: "openvpn", flags: yieldFlags, flap: true},
 	{name: "yield, wg-quick", kind: "wireguard", flags: yieldFlags},
+	{name: "virtualize, OpenVPN", kind: "openvpn", flags: virtualFlags, flap: true, keeps: true},
+	{name: "virtualize, wg-quick", kind: "wireguard", flags: virtualFlags, keeps: true},
+	{name: "virtualize, Tailscale", kind: "tailscale", flags: virtualFlags, keeps: true},
+	{name: "virtualize, NetBird", kind: "netbird", flags: virtualFlags, keeps: true},
 	{name: "error, OpenVPN", kind: "openvpn", before: yieldFlags},
 	{name: "error, NetBird", kind: "netbird", before: yieldFlags, flap: true},
 }
@@ -107,6 +114,11 @@ func (l *lab) live(t *testing.T, x life) {
 
 	l.settles(t, events, "started", with, func() { l.vpn(t, "up", x.kind, "--routes", liveRoutes) })
 	l.degraded(t, len(x.flags) == 0)
+	l.named(t, x, "the VPN started")
+	var kept *stream
+	if x.keeps {
+		kept = l.stream(t, "echo.default:7000")
+	}
 	l.settles(t, events, "stopped", without, func() { l.vpn(t, "down") })
 	l.degraded(t, false)
 	l.settles(t, events, "restarted", with, func() {
@@ -114,7 +126,9 @@ func (l *lab) live(t *testing.T, x life) {
 		l.vpn(t, "down")
 		l.vpn(t, "up", x.kind)
 	})
+	l.named(t, x, "it was restarted")
 	l.settles(t, events, "restarted with other routes", other, func() { l.vpn(t, "up", x.kind, "--routes", otherRoutes) })
+	l.named(t, x, "it was restarted with other routes")
 	if x.flap {
 		l.settles(t, events, "flapped ten times", with, func() {
 			l.vpn(t, "down")
@@ -128,6 +142,20 @@ func (l *lab) live(t *testing.T, x life) {
 	l.settles(t, events, "stopped for good", without, func() { l.vpn(t, "down") })
 	l.degraded(t, false)
 	must(t, l.curl("http://echo.default/"), "GET a service by name", "pod")
+	if x.keeps {
+		kept.finish(t)
+	}
+}
+
+// named checks that names of a service and of pods lead to them, if they are to.
+func (l *lab) named(t *testing.T, x life, when string) {
+	t.Helper()
+	if !x.keeps {
+		return
+	}
+	for _, url := range []string{"http://echo.default/", "http://echo-headless.default:8080/"} {
+		must(t, l.curl(url), "GET "+url+" after "+when, "pod")
+	}
 }
 
 // degraded checks whether the status warns of what was connected and has been left to another network.
@@ -209,7 +237,13 @@ func (l *lab) monitor(t *testing.T) *monitor {
 func (m *monitor) settled(t *testing.T, begin time.Time) time.Duration {
 	t.Helper()
 	time.Sleep(200 * time.Millisecond) // what is measured has happened; only its notice is on the way
-	var ours, others time.Time
+	ours, others := m.last(t, begin)
+	return max(0, ours.Sub(others))
+}
+
+// last returns when we made our latest change since begin, zero for none, and when others did.
+func (m *monitor) last(t *testing.T, begin time.Time) (ours, others time.Time) {
+	t.Helper()
 	for line := range strings.Lines(readFile(t, m.file)) {
 		at, what, ok := eventOf(line)
 		switch {
@@ -223,7 +257,7 @@ func (m *monitor) settled(t *testing.T, begin time.Time) time.Duration {
 	if others.IsZero() {
 		t.Errorf("no change by others since %s, so nothing is measured:\n%s", begin, readFile(t, m.file))
 	}
-	return max(0, ours.Sub(others))
+	return ours, others
 }
 
 var eventForm = regexp.MustCompile(`^\[([0-9T:.-]+)\] (.*)`)
