@@ -212,9 +212,11 @@ func (a *allocator) taken(pooled bool) rangeSet {
 
 func (a *allocator) take(t Twin) {
 	for _, set := range []*rangeSet{&a.direct, &a.pooled} {
-		if set.overlaps(t.Virtual) {
+		switch {
+		case set.covers(t.Virtual):
+		case set.overlaps(t.Virtual):
 			*set = joined(*set, rangesOf(t.Virtual))
-		} else {
+		default:
 			*set = set.with(t.Virtual)
 		}
 	}

@@ -42,6 +42,9 @@ func manyPrefixes(first byte, n int) Cluster {
 func BenchmarkPlan(b *testing.B) {
 	facts := manyRoutes(b, 100_000)
 	allow := settings(b, "--allow-conflicting-subnets=10.0.0.0/8")
+	virtualize := settings(b, "--on-conflict=virtualize")
+	fresh := Virtual{V4: DefaultVirtualSubnet}
+	kept := fresh.Keep(NewPlan(Input{Cluster: manyPrefixes(10, 1000), Virtual: fresh}).Twins)
 	for _, bench := range []struct {
 		name string
 		in   Input
@@ -49,6 +52,8 @@ func BenchmarkPlan(b *testing.B) {
 		{"elsewhere", Input{Facts: facts, Cluster: manyPrefixes(172, 1000)}},
 		{"open", Input{Facts: facts, Cluster: manyPrefixes(10, 1000)}},
 		{"allowed", Input{Facts: facts, Cluster: manyPrefixes(10, 1000), Settings: allow}},
+		{"virtualized", Input{Facts: facts, Cluster: manyPrefixes(10, 1000), Settings: virtualize, Virtual: fresh}},
+		{"virtualized-again", Input{Facts: facts, Cluster: manyPrefixes(10, 1000), Settings: virtualize, Virtual: kept}},
 		{"all-inside", Input{Facts: facts, Cluster: cluster("10.0.0.0/8"), Settings: allow}},
 	} {
 		b.Run(bench.name, func(b *testing.B) {

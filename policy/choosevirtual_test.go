@@ -31,6 +31,7 @@ func TestChooseVirtual(t *testing.T) {
 	}{
 		"the default":                                {want4: "246.0.0.0/8", want6: "fd12:3456:789a::/48"},
 		"a VPN for everything is not in the way":     {host: tun + "0.0.0.0/1 dev tun0\n128.0.0.0/1 dev tun0\nfc00::/7 dev tun0", want4: "246.0.0.0/8", want6: "fd12:3456:789a::/48"},
+		"nor one for all but the private networks":   {host: tun + publicOnly("dev tun0") + "224.0.0.0/3 dev tun0", want4: "246.0.0.0/8", want6: "fd12:3456:789a::/48"},
 		"our own routes are not either":              {host: "link culvert0 tun p2p\n246.130.0.0/16 dev culvert0\nfd12:3456:789a:1::/64 dev culvert0", want4: "246.0.0.0/8", want6: "fd12:3456:789a::/48"},
 		"another connection is, in both":             {host: "link culvert1 tun p2p\n246.130.0.0/16 dev culvert1\nfd12:3456:789a:1::/64 dev culvert1", want4: "247.0.0.0/8", want6: "fd91:79b4:5be6::/48"},
 		"what others remember is avoided":            {others: "246.0.0.0/8 248.0.0.0/8 fd12:3456:789a::/48", want4: "247.0.0.0/8", want6: "fd91:79b4:5be6::/48"},

@@ -84,11 +84,12 @@ type Claim struct {
 	LAN bool `json:"lan,omitempty"`
 }
 
-// findPairs notes which subnets and claims overlap: those of the prefix just entered among
-// themselves and with what lies around it. Of one subnet they come nearly as conflicts are shown.
+// findPairs notes which subnets, and virtual addresses, overlap with claims: those of the prefix just
+// entered among themselves and with what lies around it. Of one subnet they come nearly as conflicts are
+// shown.
 func (s *sweep) findPairs(lo, hi int) {
 	for i := hi - 1; i >= lo; i-- {
-		if k := s.items[i].kind; k != itemWant && k != itemClaim {
+		if k := s.items[i].kind; k != itemWant && k != itemClaim && k != itemVIP {
 			continue
 		}
 		for _, f := range s.stack {
@@ -104,8 +105,14 @@ func (s *sweep) findPairs(lo, hi int) {
 }
 
 func (s *sweep) pair(a, b item) {
-	if a.kind == itemWant && b.kind == itemClaim {
+	switch {
+	case b.kind != itemClaim:
+	case a.kind == itemWant:
 		s.pairs = append(s.pairs, pair{a.index, b.index})
+	case a.kind == itemVIP:
+		if x := &s.vips[a.index]; x.claim == 0 { // the sweep's order is not that of the facts
+			x.claim = b.index + 1
+		}
 	}
 }
 

@@ -274,21 +274,7 @@ func withRules(s Settings, rules ...RoutingRule) Settings {
 	return s
 }
 
-// rule makes a rule as a flag would.
-func rule(resolve Resolve, flag, subnet string) RoutingRule {
-	return routingRule(subnet, resolve, Origin{SourceFlag, Position{Name: flag}})
-}
-
+// via makes a rule of a proxyVia that no setting could, or that is refused beside another.
 func via(subnet string) RoutingRule {
-	r := rule(ResolveVia, "--proxy-via", subnet)
-	r.Via = "gateway"
-	return r
-}
-
-func virtualize(subnet string) RoutingRule { return rule(ResolveVirtualize, "--conflict", subnet) }
-
-// virtualizing makes virtual addresses the answer to all conflicts.
-func virtualizing(s Settings) Settings {
-	s.OnConflict, s.OnConflictFrom = ResolveVirtualize, Origin{SourceFlag, Position{Name: "--on-conflict"}}
-	return s
+	return viaRule(subnet+"="+WorkloadGateway, Origin{SourceFlag, Position{Name: "--proxy-via"}})
 }

@@ -17,7 +17,7 @@ func seen(t *testing.T) map[string]Input {
 	}
 	taking.Facts.Warnings = []string{"1 of the routes of this host could not be read and are left out of the plan: an address of 3 bytes"}
 	hidden := Input{
-		Cluster: cluster("10.130.0.0/16", "10.132.0.0/16", "172.16.0.0/11", "fd12::/64"), Settings: withRules(virtualizing(Settings{}), via("172.16.0.0/16")),
+		Cluster: cluster("10.130.0.0/16", "10.132.0.0/16", "172.16.0.0/11", "fd12::/64"), Settings: settings(t, "--on-conflict=virtualize", "--proxy-via=172.16.0.0/16=gateway"),
 		Facts:     host(t, office+"link tun0 tun p2p 10.8.0.2/24\n10.132.64.0/18 via 10.8.0.1 dev tun0"),
 		Virtual:   Virtual{V4: DefaultVirtualSubnet, V6: netip.MustParsePrefix("fd99::/48")},
 		Protected: []Protected{ProtectAddr(netip.MustParseAddr("10.130.0.10"), "API server")},

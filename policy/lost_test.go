@@ -10,7 +10,7 @@ func TestLost(t *testing.T) {
 	same(t, "VPN comes", prefixTexts(Lost(free, vpn)), "10.132.64.0/18")
 	virtual := Virtual{V4: DefaultVirtualSubnet}
 	hide := func(extra string) Plan {
-		p := NewPlan(Input{Cluster: lab, Facts: host(t, office+extra), Settings: virtualizing(Settings{}), Virtual: virtual})
+		p := NewPlan(Input{Cluster: lab, Facts: host(t, office+extra), Settings: settings(t, "--on-conflict=virtualize"), Virtual: virtual})
 		virtual = virtual.Keep(p.Twins)
 		return p
 	}

@@ -35,6 +35,7 @@ func TestProposeOverlay(t *testing.T) {
 		"an ordinary host":                 {office, nil, "245.0.0.0/8"},
 		"default routes and halves":        {office + "link tun0 tun\n0.0.0.0/1 dev tun0\n128.0.0.0/1 dev tun0\ndefault6 dev tun0\ndefault dev tun0 table 51", nil, "245.0.0.0/8"},
 		"most of the first pool routed":    {"link tun0 tun\n245.0.0.0/9 dev tun0\n245.128.0.0/10 dev tun0", nil, "245.192.0.0/10"},
+		"a VPN for all but private space":  {office + "link tun0 tun\n224.0.0.0/3 dev tun0\n" + publicOnly("dev tun0"), nil, "245.0.0.0/8"},
 		"the first pool routed":            {"link tun0 tun\n245.0.0.0/8 dev tun0 table 99", nil, "244.0.0.0/8"},
 		"a VPN with all private addresses": {"link tun0 tun\n10.0.0.0/8 dev tun0\nfd00::/8 dev tun0", nil, "245.0.0.0/8"},
 		"class E pods":                     {office, []netip.Prefix{prefix("245.0.0.0/8"), prefix("244.0.0.0/8")}, "243.0.0.0/8"},

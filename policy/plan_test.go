@@ -106,13 +106,12 @@ func (s situation) input(t *testing.T) Input {
 		Settings: withRules(settings(t, s.flags...), s.rules...), Cluster: s.cluster, Facts: host(t, s.host),
 		Own: s.own, Overlay: s.overlay, Protected: s.protected, NoPolicyRouting: s.oneTable,
 	}
-	if s.hiding {
-		in.Settings = virtualizing(in.Settings)
-	}
 	if subnet, assigned, _ := strings.Cut(s.virtual, " "); subnet != "" {
 		in.Virtual.V4 = netip.MustParsePrefix(subnet)
 		for f := strings.Fields(assigned); len(f) > 0; f = f[2:] {
-			in.Virtual.Assigned = append(in.Virtual.Assigned, twinsOf(f[0]+" "+f[1])...)
+			kept := twinsOf(f[0] + " " + f[1])
+			kept[0].Pooled = !in.Virtual.V4.Overlaps(kept[0].Virtual)
+			in.Virtual.Assigned = append(in.Virtual.Assigned, kept...)
 		}
 	}
 	return in

@@ -201,6 +201,9 @@ func (c checker) explained(a netip.Addr, want fate) {
 			c.t.Errorf("%s: the twin %v of %v stands for %v", c.place, e.Twin, a, back.Real)
 		}
 	}
+	if e.Twin.IsValid() && e.Real.IsValid() {
+		c.t.Errorf("%s: %v has a twin and is one: %+v", c.place, a, e)
+	}
 	if want == fateVirtual && !e.Twin.IsValid() || c.twin.onWire(a) != e.Real.IsValid() {
 		c.t.Errorf("%s: %v, which is %v, has the twin %v and stands for %v", c.place, a, want, e.Twin, e.Real)
 	}

@@ -233,6 +233,11 @@ func (h randomHost) input() Input {
 		in.Virtual = Virtual{}
 	} else {
 		in.Virtual = randomVirtual
+		if h.chance(2) { // twins that were there before what the host routes now
+			bare := in
+			bare.Facts = Facts{}
+			in.Virtual = in.Virtual.Keep(NewPlan(bare).Twins)
+		}
 	}
 	for range h.r.IntN(3) {
 		in.Protected = append(in.Protected, ProtectAddr(h.addr(), "API server"))

@@ -35,11 +35,11 @@ func TestConflictReport(t *testing.T) {
 	for name, in := range map[string]Input{
 		"report-openvpn": {Cluster: lab, Virtual: virtual, Facts: host(t, office+"link tun0 tun p2p\n10.0.0.0/8 via 10.8.0.1 dev tun0")},
 		"report-notwin": {
-			Cluster: cluster("10.130.0.0/16", "64.0.0.0/4"), Virtual: virtual, Settings: virtualizing(Settings{}),
+			Cluster: cluster("10.130.0.0/16", "64.0.0.0/4"), Virtual: virtual, Settings: settings(t, "--on-conflict=virtualize"),
 			Facts: host(t, office+"link tun0 tun p2p\n10.0.0.0/8 via 10.8.0.1 dev tun0\n64.0.0.0/5 dev tun0"),
 		},
 		"report-notwin-rule": {
-			Cluster: cluster("10.130.0.0/16"), Virtual: Virtual{V6: virtual.V6}, Settings: withRules(Settings{}, virtualize("service")),
+			Cluster: cluster("10.130.0.0/16"), Virtual: Virtual{V6: virtual.V6}, Settings: settings(t, "--conflict=service=virtualize"),
 			Facts: host(t, office+"link tun0 tun p2p\n10.0.0.0/8 via 10.8.0.1 dev tun0"),
 		},
 		"report-mixed": {

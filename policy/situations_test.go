@@ -25,10 +25,9 @@ type situation struct {
 	protected []Protected
 	own       Own
 	overlay   []netip.Prefix
-	oneTable  bool // no policy routing
-	rules     []RoutingRule
-	hiding    bool   // on conflict virtualize
-	virtual   string // the virtual subnet; "" means that there are no twins
+	oneTable  bool          // no policy routing
+	rules     []RoutingRule // beside those of the flags
+	virtual   string        // the virtual subnet; "" means that there are no twins
 
 	allowed   string // AllowedIPs
 	routes    string // of our table, "throw PREFIX" for carve-outs
@@ -148,6 +147,11 @@ var situations = []situation{{
 	name: "WireGuard that leaves the private networks out, services in public space", cluster: cluster("34.118.224.0/20", "10.132.0.0/16"),
 	host:    office + "link wg0 wireguard p2p\n" + publicOnly("dev wg0"),
 	allowed: "10.132.0.0/16 34.118.224.0/20", routes: "10.132.0.0/16 34.118.224.0/20", v4: 32765,
+}, {
+	name: "the same with class E, on the way to its end, and pods there", cluster: cluster("34.118.224.0/20", "240.10.0.0/16"), flags: []string{"--on-conflict=virtualize"},
+	host: office + "link wg0 wireguard p2p\n224.0.0.0/3 dev wg0\n" + publicOnly("dev wg0"), virtual: "246.0.0.0/8",
+	allowed: "34.118.224.0/20 240.10.0.0/16 246.10.0.0/16 246.118.224.0/20", routes: "34.118.224.0/20 240.10.0.0/16 246.10.0.0/16 246.118.224.0/20", v4: 32765,
+	twins: "34.118.224.0/20 246.118.224.0/20 240.10.0.0/16 246.10.0.0/16",
 }, {
 	name: "a VPN that routes everything but its own server, piece by piece", cluster: lab,
 	host:    office + "link wg0 wireguard p2p\n" + allBut("9.9.9.9", "dev wg0"),
@@ -462,39 +466,39 @@ var situations = []situation{{
 	allowed: "10.130.0.0/32 10.130.0.2/31", routes: "10.130.0.0/32 10.130.0.2/31",
 	conflicts: "10.130.0.0/30 covers 10.130.0.1/32 utun4 protected", warning: "245.1.2.5/32 does not go through the tunnel: utun4 has a route for this single address",
 }, {
-	name: "virtual addresses for nobody: nothing is in the way", cluster: lab, hiding: true, virtual: "246.0.0.0/8", host: office,
+	name: "virtual addresses for nobody: nothing is in the way", flags: []string{"--on-conflict=virtualize"}, cluster: lab, virtual: "246.0.0.0/8", host: office,
 	allowed: "10.130.0.0/16 10.132.0.0/16 246.130.0.0/16 246.132.0.0/16", routes: "10.130.0.0/16 10.132.0.0/16 246.130.0.0/16 246.132.0.0/16", v4: 32765,
 	twins: "10.130.0.0/16 246.130.0.0/16 10.132.0.0/16 246.132.0.0/16",
 }, {
-	name: "the cluster inside a VPN's 10.0.0.0/8, virtualized", cluster: lab, hiding: true, virtual: "246.0.0.0/8",
+	name: "the cluster inside a VPN's 10.0.0.0/8, virtualized", flags: []string{"--on-conflict=virtualize"}, cluster: lab, virtual: "246.0.0.0/8",
 	host:    office + "link tun0 tun p2p 10.8.0.2/24\n10.0.0.0/8 via 10.8.0.1 dev tun0",
 	allowed: "246.130.0.0/16 246.132.0.0/16", routes: "246.130.0.0/16 246.132.0.0/16", v4: 32765, hidden: "10.130.0.0/16 10.132.0.0/16",
 	twins: "10.130.0.0/16 246.130.0.0/16 10.132.0.0/16 246.132.0.0/16",
 	conflicts: `10.130.0.0/16 inside 10.0.0.0/8 tun0 virtualized
 		10.132.0.0/16 inside 10.0.0.0/8 tun0 virtualized`,
 }, {
-	name: "inside a VPN's 10.128.0.0/9", cluster: lab, hiding: true, virtual: "246.0.0.0/8",
+	name: "inside a VPN's 10.128.0.0/9", flags: []string{"--on-conflict=virtualize"}, cluster: lab, virtual: "246.0.0.0/8",
 	host:    office + "link tun0 tun p2p 10.8.0.2/24\n10.128.0.0/9 via 10.8.0.1 dev tun0",
 	allowed: "246.130.0.0/16 246.132.0.0/16", routes: "246.130.0.0/16 246.132.0.0/16", v4: 32765, hidden: "10.130.0.0/16 10.132.0.0/16",
 	twins: "10.130.0.0/16 246.130.0.0/16 10.132.0.0/16 246.132.0.0/16",
 	conflicts: `10.130.0.0/16 inside 10.128.0.0/9 tun0 virtualized
 		10.132.0.0/16 inside 10.128.0.0/9 tun0 virtualized`,
 }, {
-	name: "only the slice of the pods that a VPN routes", cluster: lab, hiding: true, virtual: "246.0.0.0/8",
+	name: "only the slice of the pods that a VPN routes", flags: []string{"--on-conflict=virtualize"}, cluster: lab, virtual: "246.0.0.0/8",
 	host:    office + "link tun0 tun p2p\n10.132.64.0/18 dev tun0",
 	allowed: "10.130.0.0/16 10.132.0.0/18 10.132.128.0/17 246.130.0.0/16 246.132.0.0/16",
 	routes:  "10.130.0.0/16 10.132.0.0/16 throw 10.132.64.0/18 246.130.0.0/16 246.132.0.0/16", v4: 32765, hidden: "10.132.64.0/18",
 	twins:     "10.130.0.0/16 246.130.0.0/16 10.132.0.0/16 246.132.0.0/16",
 	conflicts: "10.132.0.0/16 covers 10.132.64.0/18 tun0 virtualized",
 }, {
-	name: "a VPN route equal to the services", cluster: lab, hiding: true, virtual: "246.0.0.0/8",
+	name: "a VPN route equal to the services", flags: []string{"--on-conflict=virtualize"}, cluster: lab, virtual: "246.0.0.0/8",
 	host:    office + "link tun0 tun p2p\n10.130.0.0/16 dev tun0",
 	allowed: "10.132.0.0/16 246.130.0.0/16 246.132.0.0/16", routes: "10.132.0.0/16 246.130.0.0/16 246.132.0.0/16", v4: 32765, hidden: "10.130.0.0/16",
 	twins:     "10.130.0.0/16 246.130.0.0/16 10.132.0.0/16 246.132.0.0/16",
 	conflicts: "10.130.0.0/16 equal 10.130.0.0/16 tun0 virtualized",
 }, {
 	name: "services taken, pods virtualized but for a part that is left", cluster: lab, virtual: "246.0.0.0/8",
-	flags: []string{"--conflict=10.130.0.0/16=allow,10.132.64.0/24=yield"}, rules: []RoutingRule{virtualize("pods")},
+	flags:   []string{"--conflict=10.130.0.0/16=allow,10.132.64.0/24=yield,pods=virtualize"},
 	host:    office + "link tun0 tun p2p\n10.0.0.0/8 dev tun0",
 	allowed: "10.130.0.0/16 246.130.0.0/16 246.132.0.0/16", routes: "10.130.0.0/16 246.130.0.0/16 246.132.0.0/16", v4: 32765,
 	hidden: "10.132.0.0/18 10.132.65.0/24 10.132.66.0/23 10.132.68.0/22 10.132.72.0/21 10.132.80.0/20 10.132.96.0/19 10.132.128.0/17",
@@ -502,12 +506,12 @@ var situations = []situation{{
 	conflicts: `10.130.0.0/16 inside 10.0.0.0/8 tun0 allowed
 		10.132.0.0/16 inside 10.0.0.0/8 tun0 virtualized`,
 }, {
-	name: "all by way of the gateway, whoever routes it", cluster: lab, virtual: "246.0.0.0/8", rules: []RoutingRule{via("all")}, host: office,
+	name: "all by way of the gateway, whoever routes it", flags: []string{"--proxy-via=all=gateway"}, cluster: lab, virtual: "246.0.0.0/8", host: office,
 	allowed: "246.130.0.0/16 246.132.0.0/16", routes: "246.130.0.0/16 246.132.0.0/16", v4: 32765, hidden: "10.130.0.0/16 10.132.0.0/16",
 	twins: "10.130.0.0/16 246.130.0.0/16 10.132.0.0/16 246.132.0.0/16",
 }, {
-	name: "by way of the gateway beats an allow; the rest is native", cluster: lab, virtual: "246.0.0.0/8", rules: []RoutingRule{via("service")},
-	flags: []string{"--allow-conflicting-subnets=all"}, host: office + "link tun0 tun p2p\n10.0.0.0/8 dev tun0",
+	name: "by way of the gateway beats an allow; the rest is native", cluster: lab, virtual: "246.0.0.0/8",
+	flags: []string{"--proxy-via=service=gateway", "--allow-conflicting-subnets=all"}, host: office + "link tun0 tun p2p\n10.0.0.0/8 dev tun0",
 	allowed: "10.132.0.0/16 246.130.0.0/16 246.132.0.0/16", routes: "10.132.0.0/16 246.130.0.0/16 246.132.0.0/16", v4: 32765, hidden: "10.130.0.0/16",
 	twins: "10.130.0.0/16 246.130.0.0/16 10.132.0.0/16 246.132.0.0/16",
 	conflicts: `10.130.0.0/16 inside 10.0.0.0/8 tun0 virtualized
@@ -518,50 +522,56 @@ var situations = []situation{{
 	allowed: "10.130.0.0/25 246.130.0.0/22", routes: "10.130.0.0/25 246.130.0.0/22", v4: 32765, hidden: "10.130.0.128/25 10.130.1.0/25 10.130.3.0/24",
 	twins: "10.130.0.0/22 246.130.0.0/22",
 }, {
-	name: "by way of the gateway to what is no subnet of the cluster", cluster: cluster("10.130.0.0/16"), virtual: "246.0.0.0/8", host: office,
-	rules:   []RoutingRule{via("192.168.0.0/16")},
+	name: "by way of the gateway to what is no subnet of the cluster", flags: []string{"--proxy-via=192.168.0.0/16=gateway"}, cluster: cluster("10.130.0.0/16"), virtual: "246.0.0.0/8", host: office,
+
 	allowed: "10.130.0.0/16 246.130.0.0/16 246.168.0.0/16", routes: "10.130.0.0/16 246.130.0.0/16 246.168.0.0/16", v4: 32765, hidden: "192.168.0.0/16",
 	twins: "10.130.0.0/16 246.130.0.0/16 192.168.0.0/16 246.168.0.0/16", conflicts: "192.168.0.0/16 covers 192.168.7.0/24 eth0 virtualized",
 }, {
-	name: "the same without a virtual subnet", cluster: cluster("10.130.0.0/16"), host: office, rules: []RoutingRule{via("192.168.0.0/16")},
+	name: "the same, where only a part has a twin", flags: []string{"--proxy-via=64.0.0.0/4=gateway"}, virtual: "246.0.0.0/8 64.0.0.0/5 248.0.0.0/5", host: office, cluster: cluster("10.130.0.0/16"),
+
+	allowed: "10.130.0.0/16 246.130.0.0/16 248.0.0.0/5", routes: "10.130.0.0/16 246.130.0.0/16 246.240.0.0/12", v4: 32765, hidden: "64.0.0.0/5",
+	twins:   "10.130.0.0/16 246.130.0.0/16 64.0.0.0/5 248.0.0.0/5 pooled 72.0.0.0/5 no room for it beside the virtual subnet 246.0.0.0/8 in 240.0.0.0/4",
+	warning: "72.0.0.0/5 (also) has no virtual addresses",
+}, {
+	name: "the same without a virtual subnet", flags: []string{"--proxy-via=192.168.0.0/16=gateway"}, cluster: cluster("10.130.0.0/16"), host: office,
 	allowed: "10.130.0.0/16", routes: "10.130.0.0/16", v4: 32765, warning: "nothing has virtual addresses: there is no virtual subnet",
 }, {
-	name: "a LAN inside the pods is left, and its pods are reached all the same", cluster: cluster("", "192.168.0.0/16"), hiding: true, virtual: "246.0.0.0/8",
+	name: "a LAN inside the pods is left, and its pods are reached all the same", flags: []string{"--on-conflict=virtualize"}, cluster: cluster("", "192.168.0.0/16"), virtual: "246.0.0.0/8",
 	host:    "link eth0 - 192.168.7.2/24\ndefault via 192.168.7.1 dev eth0\n192.168.7.0/24 dev eth0 proto kernel scope link",
 	allowed: "192.168.0.0/22 192.168.4.0/23 192.168.6.0/24 192.168.8.0/21 192.168.16.0/20 192.168.32.0/19 192.168.64.0/18 192.168.128.0/17 246.168.0.0/16",
 	routes:  "192.168.0.0/16 throw 192.168.7.0/24 246.168.0.0/16", v4: 32765, hidden: "192.168.7.0/24", twins: "192.168.0.0/16 246.168.0.0/16",
 	conflicts: "192.168.0.0/16 covers 192.168.7.0/24 eth0 virtualized",
 }, {
-	name: "the same, allowed in a wider prefix", cluster: cluster("", "192.168.0.0/16"), hiding: true, virtual: "246.0.0.0/8",
-	flags:   []string{"--allow-conflicting-subnets=192.168.0.0/16"},
+	name: "the same, allowed in a wider prefix", cluster: cluster("", "192.168.0.0/16"), virtual: "246.0.0.0/8",
+	flags:   []string{"--on-conflict=virtualize", "--allow-conflicting-subnets=192.168.0.0/16"},
 	host:    "link eth0 - 192.168.7.2/24\ndefault via 192.168.7.1 dev eth0\n192.168.7.0/24 dev eth0 proto kernel scope link",
 	allowed: "192.168.0.0/22 192.168.4.0/23 192.168.6.0/24 192.168.8.0/21 192.168.16.0/20 192.168.32.0/19 192.168.64.0/18 192.168.128.0/17 246.168.0.0/16",
 	routes:  "192.168.0.0/16 throw 192.168.7.0/24 246.168.0.0/16", v4: 32765, hidden: "192.168.7.0/24", twins: "192.168.0.0/16 246.168.0.0/16",
 	conflicts: "192.168.0.0/16 covers 192.168.7.0/24 eth0 virtualized",
 }, {
-	name: "the API server inside the services keeps its way and has a virtual address", cluster: cluster("10.130.0.0/30"), hiding: true, virtual: "246.0.0.0/8", host: office,
+	name: "the API server inside the services keeps its way and has a virtual address", flags: []string{"--on-conflict=virtualize"}, cluster: cluster("10.130.0.0/30"), virtual: "246.0.0.0/8", host: office,
 	protected: []Protected{ProtectAddr(netip.MustParseAddr("10.130.0.1"), "API server")},
 	allowed:   "10.130.0.0/32 10.130.0.2/31 246.130.0.0/30", routes: "10.130.0.0/30 throw 10.130.0.1/32 246.130.0.0/30", v4: 32765, hidden: "10.130.0.1/32",
 	twins: "10.130.0.0/30 246.130.0.0/30",
 }, {
-	name: "a subnet too large for the virtual subnet is pooled", cluster: cluster("10.130.0.0/16", "172.16.0.0/11"), hiding: true, virtual: "246.0.0.0/8",
+	name: "a subnet too large for the virtual subnet is pooled", flags: []string{"--on-conflict=virtualize"}, cluster: cluster("10.130.0.0/16", "172.16.0.0/11"), virtual: "246.0.0.0/8",
 	host:    office + "link tun0 tun p2p\n172.16.0.0/12 dev tun0",
 	allowed: "10.130.0.0/16 172.0.0.0/12 246.130.0.0/16 252.0.0.0/11", routes: "10.130.0.0/16 172.0.0.0/11 throw 172.16.0.0/12 246.130.0.0/16 246.240.0.0/12", v4: 32765,
 	hidden: "172.16.0.0/12", twins: "10.130.0.0/16 246.130.0.0/16 172.0.0.0/11 252.0.0.0/11 pooled",
 	conflicts: "172.0.0.0/11 covers 172.16.0.0/12 tun0 virtualized",
 }, {
-	name: "a small virtual subnet is all pool", cluster: lab, hiding: true, virtual: "211.55.48.0/20",
+	name: "a small virtual subnet is all pool", flags: []string{"--on-conflict=virtualize"}, cluster: lab, virtual: "211.55.48.0/20",
 	host:    office + "link tun0 tun p2p\n10.132.0.0/16 dev tun0",
 	allowed: "10.130.0.0/16 250.130.0.0/16 250.132.0.0/16", routes: "10.130.0.0/16 211.55.48.0/20", v4: 32765, hidden: "10.132.0.0/16",
 	twins: "10.130.0.0/16 250.130.0.0/16 pooled 10.132.0.0/16 250.132.0.0/16 pooled", conflicts: "10.132.0.0/16 equal 10.132.0.0/16 tun0 virtualized",
 }, {
-	name: "a subnet without room for a twin stays a conflict", cluster: cluster("", "64.0.0.0/4"), hiding: true, virtual: "246.0.0.0/8",
+	name: "a subnet without room for a twin stays a conflict", flags: []string{"--on-conflict=virtualize"}, cluster: cluster("", "64.0.0.0/4"), virtual: "246.0.0.0/8",
 	host:    office + "link tun0 tun p2p\n64.0.0.0/5 dev tun0",
 	allowed: "72.0.0.0/5", routes: "64.0.0.0/4 throw 64.0.0.0/5", v4: 32765, twins: "64.0.0.0/4 no room for it beside the virtual subnet 246.0.0.0/8 in 240.0.0.0/4",
 	conflicts: "64.0.0.0/4 covers 64.0.0.0/5 tun0 unresolved open 64.0.0.0/5", warning: "64.0.0.0/4 (pods) has no virtual addresses: no room",
 }, {
-	name: "one prefix virtualized that has no twin", cluster: cluster("", "64.0.0.0/4"), rules: []RoutingRule{virtualize("64.0.0.0/8")}, virtual: "246.0.0.0/8",
-	flags: []string{"--allow-conflicting-subnets=64.0.0.0/4"}, host: office + "link tun0 tun p2p\n64.0.0.0/7 dev tun0",
+	name: "one prefix virtualized that has no twin", cluster: cluster("", "64.0.0.0/4"), virtual: "246.0.0.0/8",
+	flags: []string{"--conflict=64.0.0.0/8=virtualize", "--allow-conflicting-subnets=64.0.0.0/4"}, host: office + "link tun0 tun p2p\n64.0.0.0/7 dev tun0",
 	allowed: "65.0.0.0/8 66.0.0.0/7 68.0.0.0/6 72.0.0.0/5", routes: "64.0.0.0/4 throw 64.0.0.0/8", v4: 32765,
 	twins:     "64.0.0.0/4 no room for it beside the virtual subnet 246.0.0.0/8 in 240.0.0.0/4",
 	conflicts: "64.0.0.0/4 covers 64.0.0.0/7 tun0 unresolved open 64.0.0.0/8", warning: "has no virtual addresses",
@@ -580,7 +590,7 @@ var situations = []situation{{
 	allowed:   "10.130.0.0/30 246.130.0.0/30", routes: "10.130.0.0/30 246.130.0.0/30 throw 246.130.0.1/32", v4: 32765, twins: "10.130.0.0/30 246.130.0.0/30",
 	warning: "246.130.0.1/32 does not go through the tunnel: resolver",
 }, {
-	name: "one table, virtualized", cluster: lab, hiding: true, virtual: "246.0.0.0/8", oneTable: true, host: office + "link utun4 - p2p\n10.0.0.0/8 dev utun4",
+	name: "one table, virtualized", flags: []string{"--on-conflict=virtualize"}, cluster: lab, virtual: "246.0.0.0/8", oneTable: true, host: office + "link utun4 - p2p\n10.0.0.0/8 dev utun4",
 	allowed: "246.130.0.0/16 246.132.0.0/16", routes: "246.130.0.0/16 246.132.0.0/16", hidden: "10.130.0.0/16 10.132.0.0/16",
 	twins: "10.130.0.0/16 246.130.0.0/16 10.132.0.0/16 246.132.0.0/16",
 	conflicts: `10.130.0.0/16 inside 10.0.0.0/8 utun4 virtualized

@@ -141,6 +141,8 @@ func (v Virtual) pool(f Family) netip.Prefix {
 type vipRange struct {
 	prefix netip.Prefix
 	reason string
+	// claim is one plus the place of the first claim that overlaps it; 0 if there is none.
+	claim int32
 }
 
 // vipRanges returns what leads to twins.
@@ -148,11 +150,11 @@ func vipRanges(v Virtual, twins []Twin) []vipRange {
 	var out []vipRange
 	for _, t := range twins {
 		if t.Virtual.IsValid() && !t.Pooled {
-			out = append(out, vipRange{t.Virtual, fmt.Sprintf("stands for %s (%s)", t.Real, t.Kind)})
+			out = append(out, vipRange{prefix: t.Virtual, reason: fmt.Sprintf("stands for %s (%s)", t.Real, t.Kind)})
 		}
 	}
 	for _, pool := range poolsFor(v, twins) {
-		out = append(out, vipRange{pool, "leased one by one for " + someTexts(pooledSubnets(twins, familyOf(pool.Addr())))})
+		out = append(out, vipRange{prefix: pool, reason: "leased one by one for " + someTexts(pooledSubnets(twins, familyOf(pool.Addr())))})
 	}
 	return out
 }
@@ -241,9 +243,10 @@ func (s *sweep) virtualWarnings() []string {
 		}
 	}
 	for _, x := range s.vips {
-		if at := slices.IndexFunc(s.claims, func(c claim) bool { return c.prefix.Overlaps(x.prefix) }); at >= 0 {
-			out = append(out, fmt.Sprintf("%s %s overlaps the virtual addresses %s (%s); they stay in use, and the overlap is not reached by its route",
-				s.claims[at].named, s.v.where(s.claims[at]), x.prefix, x.reason))
+		if x.claim != 0 {
+			c := s.claims[x.claim-1]
+			out = append(out, fmt.Sprintf("%s %s overlaps the virtual addresses %s (%s); they stay in use, and the overlap is not reached by that route",
+				c.named, s.v.where(c), x.prefix, x.reason))
 		}
 	}
 	return out

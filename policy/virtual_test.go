@@ -278,3 +278,22 @@ func TestKeep(t *testing.T) {
 	same(t, "kept", twinTexts(kept.Assigned), "10.130.0.0/16 246.130.0.0/16 10.132.0.0/16 246.9.0.0/16 10.132.8.0/24 246.2.2.0/24")
 	same(t, "before", twinTexts(v.Assigned), "10.132.1.0/24 246.9.1.0/24 10.132.8.0/24 246.1.1.0/24")
 }
+
+// TestTwinThatIsReal: a cluster comes to have the addresses that stand for others. They go on standing
+// for those, and have others that stand for them.
+func TestTwinThatIsReal(t *testing.T) {
+	in := Input{
+		Cluster: cluster("10.130.0.0/16", "246.130.0.0/16"), Facts: host(t, office),
+		Virtual: Virtual{V4: DefaultVirtualSubnet, Assigned: twinsOf("10.130.0.0/16 246.130.0.0/16")},
+	}
+	p := NewPlan(in)
+	same(t, "twins", twinTexts(p.Twins), "10.130.0.0/16 246.130.0.0/16 246.130.0.0/16 246.131.0.0/16")
+	same(t, "AllowedIPs", prefixTexts(p.AllowedIPs), "10.130.0.0/16 246.130.0.0/15")
+	e := Explain(in, netip.MustParseAddr("246.130.4.7"))
+	if e.Real != netip.MustParseAddr("10.130.4.7") || e.Twin.IsValid() || e.Subnet != netip.MustParsePrefix("10.130.0.0/16") || e.Outcome != OutcomeTunnel {
+		t.Errorf("%+v", e)
+	}
+	if e := Explain(in, netip.MustParseAddr("246.131.4.7")); e.Real != netip.MustParseAddr("246.130.4.7") {
+		t.Errorf("%+v", e)
+	}
+}

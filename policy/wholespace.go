@@ -103,7 +103,7 @@ func markCover(f Family, routes []Route, members []int, whole []bool) {
 	}
 	for _, i := range outer {
 		p := routes[i].Prefix
-		if everything || p == uniqueLocal6 || !insideNotInternet(p) {
+		if everything || p == uniqueLocal6 || covers(p, classE) || !insideNotInternet(p) { // nobody means class E by 224.0.0.0/3
 			whole[i] = true
 		}
 	}
