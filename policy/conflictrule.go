@@ -38,7 +38,7 @@ func oneOf(words ...string) func(string) (string, error) {
 			return s, nil
 		}
 		hint := ""
-		if word := suggest(s, words); word != "" {
+		if word := Suggest(s, words); word != "" {
 			hint = fmt.Sprintf("; did you mean %s?", word)
 		}
 		return "", fmt.Errorf("%q is not one of %s%s", s, strings.Join(words, ", "), hint)

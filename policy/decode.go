@@ -137,7 +137,7 @@ func (d *decoder) unknownKey(key *yaml.Node, full, path string, accepted []strin
 		return
 	}
 	hint := ""
-	if s := suggest(key.Value, accepted); s != "" {
+	if s := Suggest(key.Value, accepted); s != "" {
 		hint = "did you mean " + joinKey(path, s) + "? "
 	}
 	d.fail(key, full, "unknown key; %saccepted keys: %s", hint, strings.Join(accepted, ", "))

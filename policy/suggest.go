@@ -2,8 +2,8 @@ package policy
 
 import "strings"
 
-// suggest returns the accepted word that was probably meant, or "".
-func suggest(got string, accepted []string) string {
+// Suggest returns the accepted word that was probably meant, or "".
+func Suggest(got string, accepted []string) string {
 	best, bestDistance := "", len(got)/3+2 // a third of the letters wrong is no near miss any more
 	for _, word := range accepted {
 		lower, want := strings.ToLower(got), strings.ToLower(word)

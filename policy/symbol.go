@@ -48,7 +48,7 @@ func symbolOr(prefix func(string) (string, error)) func(string) (string, error) 
 		}
 		if s != "" && !strings.ContainsAny(s, ".:/") {
 			hint := ""
-			if word := suggest(s, symbols); word != "" {
+			if word := Suggest(s, symbols); word != "" {
 				hint = fmt.Sprintf("did you mean %s? ", word)
 			}
 			return "", fmt.Errorf("%q is neither a prefix nor one of the symbols %s; %swrite 10.128.0.0/9, for example", s, strings.Join(symbols, ", "), hint)
