@@ -106,6 +106,12 @@ func (c *Client) roleHint() string {
 		c.namespace, deploy.UserRole(c.namespace))
 }
 
+// notAuthorised reports whether the user lacks a right, in the words that the API server has for it
+// (k8s.io/apiserver, responsewriters.ForbiddenMessage). Admission answers 403 as well.
+func notAuthorised(err error) bool {
+	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), " cannot ") && strings.Contains(err.Error(), ` resource "`)
+}
+
 func refusedByAdmission(err error) bool {
 	return strings.Contains(err.Error(), "ValidatingAdmissionPolicy")
 }

@@ -31,15 +31,23 @@ func (c *Client) WhyNoGateway(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		states = append(states, podState(pod))
+		state := podState(pod)
+		if state == "" {
+			state = fmt.Sprintf("pod %s is %s but has not taken up the Peer", pod.Name, pod.Status.Phase)
+		}
+		states = append(states, state)
 	}
 	return failure.Newf(failure.GatewayState, "the gateway does not answer: %s", strings.Join(states, "; ")).
 		WithHint("see `culvert gateway status` and `kubectl -n %s describe pods -l %s`", c.namespace, gatewaySelector)
 }
 
-// podState says in a few words how a pod fares, such as "pod culvert-gateway-0 is waiting: ImagePullBackOff".
+// podState says in a few words what is wrong with a pod, such as "pod culvert-gateway-0 is waiting:
+// ImagePullBackOff"; "" if nothing is.
 func podState(pod *corev1.Pod) string {
 	name := "pod " + pod.Name
+	if pod.DeletionTimestamp != nil {
+		return name + " is being deleted"
+	}
 	for _, status := range pod.Status.ContainerStatuses {
 		switch {
 		case status.State.Waiting != nil:
@@ -53,5 +61,5 @@ func podState(pod *corev1.Pod) string {
 			return fmt.Sprintf("%s is %s: %s", name, pod.Status.Phase, condition.Message)
 		}
 	}
-	return fmt.Sprintf("%s is %s but has not taken up the Peer", name, pod.Status.Phase)
+	return ""
 }

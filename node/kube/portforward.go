@@ -30,12 +30,24 @@ const (
 // the API server: over WebSocket, or SPDY where a server or proxy refuses that. It returns when ctx
 // ends, also when the path is dead; the stream's Close unblocks its Read and Write likewise.
 func (c *Client) DialPod(ctx context.Context, pod string, port int) (io.ReadWriteCloser, error) {
+	return c.dialPod(ctx, c.namespace, pod, port, c.explain)
+}
+
+// DialAgent is DialPod for a port of an agent's pod.
+func (c *Client) DialAgent(ctx context.Context, a Agent, port int) (io.ReadWriteCloser, error) {
+	return c.dialPod(ctx, a.Namespace, a.Pod, port, func(doing string, err error) error {
+		return c.agentFailure(ctx, a.Namespace, doing, err)
+	})
+}
+
+// dialPod is DialPod for any namespace, with what makes a failure of an error.
+func (c *Client) dialPod(ctx context.Context, namespace, pod string, port int, explain func(doing string, err error) error) (io.ReadWriteCloser, error) {
 	doing := fmt.Sprintf("open a port-forward to pod %s", pod)
 	base, _, err := rest.DefaultServerUrlFor(c.config)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
-	target := base.JoinPath("api/v1/namespaces", c.namespace, "pods", pod, "portforward")
+	target := base.JoinPath("api/v1/namespaces", namespace, "pods", pod, "portforward")
 	carrier, err := c.dialCarrier(ctx, target)
 	if err == nil {
 		var stream *podStream
@@ -47,7 +59,7 @@ func (c *Client) DialPod(ctx context.Context, pod string, port int) (io.ReadWrit
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("%s: %w", doing, context.Cause(ctx))
 	}
-	return nil, c.explain(doing, err)
+	return nil, explain(doing, err)
 }
 
 // dialCarrier upgrades a connection by the first way that works. Where none does, what the API server

@@ -12,11 +12,12 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/culvert-dev/culvert/deploy"
 	"github.com/culvert-dev/culvert/node/failure"
 	"github.com/culvert-dev/culvert/policy/v1alpha1"
 )
 
-// right is a verb on a resource in the gateway's namespace.
+// right is a verb on a resource of a namespace.
 type right struct{ group, resource, verb string }
 
 func (r right) String() string { return r.verb + " " + r.resource }
@@ -34,35 +35,74 @@ var neededRights = []right{
 	{"", "pods/portforward", "create"},
 }
 
+// agentRights are those without which no agent can be put into some workload of a namespace, or reached.
+// The Role of [deploy.AgentRole] grants a few more, for suggestions.
+var agentRights = []right{
+	{"apps", "deployments", "get"},
+	{"apps", "statefulsets", "get"},
+	{"apps", "daemonsets", "get"},
+	{"apps", "replicasets", "get"},
+	{"apps", "replicasets", "list"},
+	{"", "pods", "get"},
+	{"", "pods", "list"},
+	{"", "pods", "watch"},
+	{"", "pods/ephemeralcontainers", "patch"},
+	{"", "pods/portforward", "create"},
+}
+
 var rulesReviews = schema.GroupVersionResource{Group: "authorization.k8s.io", Version: "v1", Resource: "selfsubjectrulesreviews"}
 
 // CheckRights asks the API server what the user may do in the gateway's namespace and returns a
 // failure that names all that is missing, before anything is tried. Where the server cannot tell
 // (authorizers that do not list their rules) it returns nil, and what is missing shows later.
 func (c *Client) CheckRights(ctx context.Context) error {
+	missing, err := c.missingRights(ctx, c.namespace, neededRights)
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	return failure.New(failure.Permission, c.notPermitted(c.namespace, missing), c.roleHint())
+}
+
+func (c *Client) notPermitted(namespace string, missing []string) error {
+	return fmt.Errorf("not permitted in namespace %s as the user of context %q: %s", namespace, c.Context, strings.Join(missing, ", "))
+}
+
+// missingRights returns which of the rights needed in a namespace the user has not, as far as the API
+// server can tell.
+func (c *Client) missingRights(ctx context.Context, namespace string, needed []right) ([]string, error) {
 	review := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview",
-		"spec": map[string]any{"namespace": c.namespace},
+		"spec": map[string]any{"namespace": namespace},
 	}}
 	got, err := c.dynamic.Resource(rulesReviews).Create(ctx, review, metav1.CreateOptions{})
 	if err != nil {
-		return c.explain("ask the API server what you may do", err)
+		return nil, c.explain("ask the API server what you may do", err)
 	}
 	rules, err := decode[authorizationv1.SelfSubjectRulesReview](got)
 	if err != nil || rules.Status.Incomplete {
-		return err
+		return nil, err
 	}
-	if missing := missingRights(rules.Status.ResourceRules); len(missing) > 0 {
-		return failure.New(failure.Permission, fmt.Errorf("not permitted in namespace %s as the user of context %q: %s", c.namespace, c.Context, strings.Join(missing, ", ")),
-			c.roleHint())
-	}
-	return nil
+	return missingRights(rules.Status.ResourceRules, needed), nil
 }
 
-// missingRights returns what rules do not grant.
-func missingRights(rules []authorizationv1.ResourceRule) []string {
+// agentFailure is explain for what an agent takes in a namespace: a missing right is told together with all
+// others that are missing there, and with the Role to ask for.
+func (c *Client) agentFailure(ctx context.Context, namespace, doing string, err error) error {
+	if !notAuthorised(err) {
+		return c.explain(doing, err)
+	}
+	hint := fmt.Sprintf("ask an administrator to bind you to this Role in namespace %s:\n\n%s", namespace, deploy.AgentRole(namespace))
+	missing, reviewErr := c.missingRights(ctx, namespace, agentRights)
+	if reviewErr != nil || len(missing) == 0 { // what was refused is told anyway
+		return failure.New(failure.Permission, fmt.Errorf("%s: not permitted: %w", doing, err), hint)
+	}
+	return failure.New(failure.Permission, fmt.Errorf("%s: %w", doing, c.notPermitted(namespace, missing)), hint)
+}
+
+// missingRights returns which of the rights needed the rules do not grant.
+func missingRights(rules []authorizationv1.ResourceRule, needed []right) []string {
 	var missing []string
-	for _, need := range neededRights {
+	for _, need := range needed {
 		if !slices.ContainsFunc(rules, func(r authorizationv1.ResourceRule) bool { return grants(r, need) }) {
 			missing = append(missing, need.String())
 		}

@@ -11,11 +11,11 @@ import (
 	"github.com/culvert-dev/culvert/deploy"
 )
 
-// shippedRules are the rules of the Role that the chart makes.
-func shippedRules(t *testing.T) []authorizationv1.ResourceRule {
+// rulesOf are the rules of a Role in YAML.
+func rulesOf(t *testing.T, text string) []authorizationv1.ResourceRule {
 	t.Helper()
 	var role rbacv1.Role
-	if err := yaml.UnmarshalStrict([]byte(deploy.UserRole("culvert")), &role); err != nil {
+	if err := yaml.UnmarshalStrict([]byte(text), &role); err != nil {
 		t.Fatal(err)
 	}
 	var rules []authorizationv1.ResourceRule
@@ -25,27 +25,30 @@ func shippedRules(t *testing.T) []authorizationv1.ResourceRule {
 	return rules
 }
 
-func TestShippedRoleSuffices(t *testing.T) {
-	if missing := missingRights(shippedRules(t)); len(missing) > 0 {
+func TestShippedRolesSuffice(t *testing.T) {
+	if missing := missingRights(rulesOf(t, deploy.UserRole("culvert")), neededRights); len(missing) > 0 {
 		t.Errorf("the Role culvert-user lacks %v", missing)
+	}
+	if missing := missingRights(rulesOf(t, deploy.AgentRole("shop")), agentRights); len(missing) > 0 {
+		t.Errorf("the Role culvert-agent-user lacks %v", missing)
 	}
 }
 
 func TestMissingRights(t *testing.T) {
 	all := []authorizationv1.ResourceRule{{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}}}
-	if missing := missingRights(all); len(missing) > 0 {
+	if missing := missingRights(all, neededRights); len(missing) > 0 {
 		t.Errorf("an administrator lacks %v", missing)
 	}
-	if missing := missingRights(nil); len(missing) != len(neededRights) {
+	if missing := missingRights(nil, neededRights); len(missing) != len(neededRights) {
 		t.Errorf("a stranger lacks only %v", missing)
 	}
-	rules := shippedRules(t)
+	rules := rulesOf(t, deploy.UserRole("culvert"))
 	for i := range rules {
 		if slices.Contains(rules[i].Resources, "peers") {
 			rules[i].ResourceNames = []string{"mine"}
 		}
 	}
-	if missing := missingRights(rules); !slices.Contains(missing, "watch peers") {
+	if missing := missingRights(rules, neededRights); !slices.Contains(missing, "watch peers") {
 		t.Errorf("a rule for one object alone counts for all: missing %v", missing)
 	}
 }

@@ -31,13 +31,13 @@ type Watch[T any] struct {
 // WatchPeer follows a Peer from the state that the API server answered with, until ctx ends.
 func (c *Client) WatchPeer(ctx context.Context, from *v1alpha1.Peer, w Watch[v1alpha1.Peer]) {
 	resource := c.dynamic.Resource(peers).Namespace(c.namespace)
-	(&follower[v1alpha1.Peer]{Watch: w, client: c, resource: resource, what: "this connection's Peer", name: from.Name, version: from.ResourceVersion}).run(ctx)
+	(&follower[v1alpha1.Peer]{Watch: w, client: c, resource: resource, what: "this connection's Peer", name: from.Name, version: from.ResourceVersion, explain: c.explain}).run(ctx)
 }
 
 // WatchPolicy is WatchPeer for the team's Policy.
 func (c *Client) WatchPolicy(ctx context.Context, from *v1alpha1.Policy, w Watch[v1alpha1.Policy]) {
 	resource := c.dynamic.Resource(policies).Namespace(c.namespace)
-	(&follower[v1alpha1.Policy]{Watch: w, client: c, resource: resource, what: "the team's Policy", name: from.Name, version: from.ResourceVersion}).run(ctx)
+	(&follower[v1alpha1.Policy]{Watch: w, client: c, resource: resource, what: "the team's Policy", name: from.Name, version: from.ResourceVersion, explain: c.explain}).run(ctx)
 }
 
 // Intervals of a watch that does not work: from short to long, so that what happened meanwhile is
@@ -60,6 +60,7 @@ type follower[T any] struct {
 	what     string // for errors
 	name     string
 	version  string // what has been seen; "" asks for the object anew
+	explain  func(doing string, err error) error
 
 	failures int    // in a row
 	told     string // the trouble that was told
@@ -87,7 +88,7 @@ func (f *follower[T]) run(ctx context.Context) {
 		}
 		f.failures++
 		if err != nil {
-			f.trouble(f.client.explain("watch "+f.what, err))
+			f.trouble(f.explain("watch "+f.what, err))
 		}
 		select {
 		case <-ctx.Done():
