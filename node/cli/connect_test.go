@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
+
 	"github.com/culvert-dev/culvert/node/api"
 	"github.com/culvert-dev/culvert/node/failure"
 )
@@ -53,6 +55,32 @@ func TestStatusNames(t *testing.T) {
 	}
 	if got := statusNames([]string{"staging"}); !slices.Equal(got, []string{"staging"}) {
 		t.Errorf("another than the default runs: %q", got)
+	}
+}
+
+func TestMeant(t *testing.T) {
+	for _, tt := range []struct {
+		named   string
+		running []string
+		want    string
+	}{
+		{"", nil, defaultName},
+		{"", []string{"a"}, "a"},
+		{"", []string{"a", "b"}, defaultName},
+		{"b", []string{"a"}, "b"},
+		{defaultName, []string{"a"}, defaultName},
+	} {
+		var name string
+		cmd := &cobra.Command{}
+		bindName(cmd, &name)
+		if tt.named != "" {
+			if err := cmd.Flags().Set("name", tt.named); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := meant(cmd, name, tt.running); got != tt.want {
+			t.Errorf("--name %q while %q run: %s, want %s", tt.named, tt.running, got, tt.want)
+		}
 	}
 }
 

@@ -58,6 +58,15 @@ The exit code is 0 while connected, 1 otherwise, so a shell prompt can use it.`,
 	return cmd
 }
 
+// meant returns which connection a command is about: the one named or, if none was, the only one that runs where
+// that is not the default.
+func meant(cmd *cobra.Command, name string, running []string) string {
+	if !cmd.Flags().Changed("name") && len(running) == 1 {
+		return running[0]
+	}
+	return name
+}
+
 // statusNames returns whose status is shown when none is named: those that run, else the default's,
 // which may have left a last word.
 func statusNames(running []string) []string {

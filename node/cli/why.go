@@ -32,8 +32,9 @@ and rule, who else claims the address, the route without us, and what the kernel
 at this moment. For a name, first who answers it, with which addresses, and which of
 them are withheld.
 
-A name needs a connection, whose resolver is asked. An address is explained without
-one too: then by the plan that connecting would come to.`,
+A name needs a connection, whose resolver is asked: that of --name or, without it, the
+only one that runs. An address is explained without a connection too: then by the plan
+that connecting would come to.`,
 		Example: `  culvert why echo.default
   culvert why 10.130.5.6
   culvert why 10.130.5.6 -o json | jq '.addresses[].outcome'`,
@@ -42,6 +43,7 @@ one too: then by the plan that connecting would come to.`,
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			request.Name = meant(cmd, request.Name, runningNames())
 			if err := completeRequest(cmd, &request); err != nil {
 				return err
 			}

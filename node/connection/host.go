@@ -60,7 +60,7 @@ func (s *Session) dnsConfig() dns.Config {
 		Twins:          s.dnsTwins(),
 		Hidden:         s.plan.Virtualized,
 		Pools:          s.plan.Pools,
-		VirtualSubnets: s.virtualSubnets(),
+		VirtualSubnets: append(s.virtualSubnets(), s.othersVirtual()...),
 		LookupTimeout:  s.settings.DNS.LookupTimeout,
 		Up:             s.up(),
 		Generation:     s.generation,

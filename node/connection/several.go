@@ -56,18 +56,38 @@ func (s *Session) takenLater() []taken {
 	if !s.applied {
 		return nil
 	}
-	later := map[int]string{}
+	return slices.DeleteFunc(s.takenByOthers(), func(t taken) bool {
+		return slices.ContainsFunc(s.earlier, func(e helper.Earlier) bool { return e.Name == t.connection })
+	})
+}
+
+// takenByOthers returns what other connections route.
+func (s *Session) takenByOthers() []taken {
+	others := map[int]string{}
 	for _, l := range s.knowledge.facts.Links {
-		name, ours := strings.CutPrefix(l.Alias, policy.ConnectionAlias)
-		before := slices.ContainsFunc(s.earlier, func(e helper.Earlier) bool { return e.Name == name })
-		if ours && l.Name != s.iface && !before {
-			later[l.Index] = name
+		if name, ours := strings.CutPrefix(l.Alias, policy.ConnectionAlias); ours && l.Name != s.iface {
+			others[l.Index] = name
 		}
 	}
 	var out []taken
 	for _, r := range s.knowledge.facts.Routes {
-		if r.Protocol == policy.ProtocolCulvert && len(r.NextHops) == 1 && later[r.NextHops[0].Link] != "" {
-			out = append(out, taken{later[r.NextHops[0].Link], r.Prefix})
+		if r.Protocol == policy.ProtocolCulvert && len(r.NextHops) == 1 && others[r.NextHops[0].Link] != "" {
+			out = append(out, taken{others[r.NextHops[0].Link], r.Prefix})
+		}
+	}
+	return out
+}
+
+// classE is where virtual addresses on the wire and overlay addresses come from (RFC 1112, section 4).
+var classE = netip.MustParsePrefix("240.0.0.0/4")
+
+// othersVirtual returns the virtual addresses of other connections: this one's cluster cannot mean them. The IPv6
+// ones nobody in a cluster can guess.
+func (s *Session) othersVirtual() []netip.Prefix {
+	var out []netip.Prefix
+	for _, t := range s.takenByOthers() {
+		if classE.Overlaps(t.prefix) {
+			out = append(out, t.prefix)
 		}
 	}
 	return out
@@ -86,19 +106,11 @@ func contested(p netip.Prefix, settings policy.Settings, cluster policy.Cluster)
 		}
 		for _, subnet := range slices.Concat(cluster.Services, cluster.Pods) {
 			if subnet.Prefix.Overlaps(p) {
-				out = append(out, longer(subnet.Prefix, p))
+				out = append(out, smaller(subnet.Prefix, p))
 			}
 		}
 	}
 	return out
-}
-
-// longer returns the more specific one of two prefixes.
-func longer(a, b netip.Prefix) netip.Prefix {
-	if a.Bits() >= b.Bits() {
-		return a
-	}
-	return b
 }
 
 // earlierNames converts for the resolver.

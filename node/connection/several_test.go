@@ -75,3 +75,21 @@ func TestTwoConnectionsTakeFromEachOtherOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestTheClusterCannotNameAnotherConnectionsVirtualAddresses: they would lead a program to another cluster.
+func TestTheClusterCannotNameAnotherConnectionsVirtualAddresses(t *testing.T) {
+	s := connected(t, team("1", []string{"10.128.0.0/9"}, "10.132.0.0/16"))
+	route := func(prefix string, link int, protocol uint8) policy.Route {
+		return policy.Route{Prefix: netip.MustParsePrefix(prefix), Table: 7832, Protocol: protocol, NextHops: []policy.NextHop{{Link: link}}}
+	}
+	s.knowledge.facts.Links = append(s.knowledge.facts.Links, policy.Link{Index: 9, Name: "culvert2", Kind: "tun", Alias: policy.ConnectionAlias + "b"})
+	s.knowledge.facts.Routes = append(s.knowledge.facts.Routes,
+		route("249.132.0.0/16", 9, policy.ProtocolCulvert), route("10.140.0.0/16", 9, policy.ProtocolCulvert),
+		route("251.0.0.0/8", 9, 4), route("252.0.0.0/8", 7, policy.ProtocolCulvert))
+	got := s.dnsConfig().VirtualSubnets
+	for prefix, want := range map[string]bool{"249.132.0.0/16": true, "10.140.0.0/16": false, "251.0.0.0/8": false, "252.0.0.0/8": false} {
+		if slices.Contains(got, netip.MustParsePrefix(prefix)) != want {
+			t.Errorf("%s among %v: %v, want %v", prefix, got, !want, want)
+		}
+	}
+}

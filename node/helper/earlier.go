@@ -25,7 +25,10 @@ func (s *session) earlier() []Earlier {
 	}
 	var records []*hostdns.Record
 	for _, name := range names {
-		if r, running := s.Paths.hooked(name); name != s.Name && r != nil && running && s.isBefore(r) {
+		if name == s.Name {
+			continue
+		}
+		if r, running := s.Paths.hooked(name); r != nil && running && s.isBefore(r) {
 			records = append(records, r)
 		}
 	}

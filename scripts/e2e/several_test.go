@@ -190,6 +190,7 @@ func (c *clusters) theFirstLeaves(t *testing.T) {
 	})
 	c.leads(t, vip, "far")
 	c.leads(t, "echo.far.culvert.internal", "far")
+	must(t, c.WS(10*time.Second, "culvert", "why", "echo"), "culvert why of the only connection", "echo", "culvert2")
 	c.othersAnswer(t)
 }
 
