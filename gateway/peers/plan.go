@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 
 	"github.com/culvert-dev/culvert/gateway/tunnel"
 	"github.com/culvert-dev/culvert/policy/v1alpha1"
@@ -75,14 +77,14 @@ func NewPlan(in Input) Plan {
 	var plan Plan
 	requests := map[types.UID]request{}
 	refusals := map[types.UID]*refusal{}
-	var present, valid []v1alpha1.Peer
+	var heard, valid []v1alpha1.Peer
 	claims := newClaims(in.Reserved)
-	for _, p := range byAge(in.Peers) {
+	for _, p := range slices.SortedFunc(slices.Values(present(in.Peers)), byClaim) {
 		if isSilent(p, in) {
 			plan.Silent = append(plan.Silent, Ref{p.Name, p.UID})
 			continue
 		}
-		present = append(present, p)
+		heard = append(heard, p)
 		req, no := parse(p.Spec, in.Key)
 		if no == nil {
 			no = claims.take(p.Name, req)
@@ -91,10 +93,12 @@ func NewPlan(in Input) Plan {
 			valid = append(valid, p)
 		}
 	}
+	slices.SortFunc(heard, byAge)
+	slices.SortFunc(valid, byAge)
 	for uid := range beyondLimit(valid, in) {
 		refusals[uid] = &refusal{v1alpha1.ReasonTooManyPeers, fmt.Sprintf("the gateway serves %d Peers already, which is its limit", in.MaxPeers)}
 	}
-	for _, p := range present {
+	for _, p := range heard {
 		ref, req, no := Ref{p.Name, p.UID}, requests[p.UID], refusals[p.UID]
 		if no == nil {
 			plan.Served = append(plan.Served, req.peer(ref))
@@ -104,14 +108,39 @@ func NewPlan(in Input) Plan {
 	return plan
 }
 
-// byAge returns those of peers that are not being deleted, oldest first, equal ages by name: the
-// order in which they may claim keys and addresses.
-func byAge(peers []v1alpha1.Peer) []v1alpha1.Peer {
-	out := slices.DeleteFunc(slices.Clone(peers), func(p v1alpha1.Peer) bool { return p.DeletionTimestamp != nil })
-	slices.SortFunc(out, func(a, b v1alpha1.Peer) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
-	})
-	return out
+// present returns those of peers that are not being deleted.
+func present(peers []v1alpha1.Peer) []v1alpha1.Peer {
+	return slices.DeleteFunc(slices.Clone(peers), func(p v1alpha1.Peer) bool { return p.DeletionTimestamp != nil })
+}
+
+// byAge compares two Peers: the older one first. The API keeps whole seconds, so of one second it is the one
+// that the API server wrote first, as far as that can be told, then the name that decides.
+func byAge(a, b v1alpha1.Peer) int {
+	version, err := resourceversion.CompareResourceVersion(a.ResourceVersion, b.ResourceVersion)
+	if err != nil {
+		version = 0
+	}
+	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), version, cmp.Compare(a.Name, b.Name))
+}
+
+// byClaim compares two Peers: who may claim keys and addresses first. Everybody can read the key of a
+// connection and make a Peer with it in the same second, through an API server whose clock is behind, or out of
+// an older one that was served with another key. So what is served as it is comes before what has changed
+// since, and that before what is not served; only then age counts.
+func byClaim(a, b v1alpha1.Peer) int {
+	return cmp.Or(cmp.Compare(claimRank(a), claimRank(b)), byAge(a, b))
+}
+
+// claimRank is 0 for a Peer served as it is, by this gateway or the one before, 1 for one changed since, else 2.
+func claimRank(p v1alpha1.Peer) int {
+	ready := meta.FindStatusCondition(p.Status.Conditions, v1alpha1.PeerReady)
+	switch {
+	case ready == nil, ready.Reason != v1alpha1.ReasonAccepted && ready.Reason != v1alpha1.ReasonGatewayShutdown:
+		return 2
+	case ready.ObservedGeneration != p.Generation:
+		return 1
+	}
+	return 0
 }
 
 // isSilent reports whether nothing was heard of p for [SilentAfter].
@@ -126,7 +155,7 @@ func latest(a, b time.Time) time.Time {
 	return a
 }
 
-// claims are the keys and links that older Peers hold.
+// claims are the keys and links that Peers hold, in the order of byClaim.
 type claims struct {
 	keys     map[wgtypes.Key]string
 	links    map[netip.Prefix]string
@@ -140,11 +169,11 @@ func newClaims(reserved []netip.Prefix) *claims {
 // take claims everything in req for the Peer called name, or nothing and says why.
 func (c *claims) take(name string, req request) *refusal {
 	if holder, ok := c.keys[req.key]; ok {
-		return &refusal{v1alpha1.ReasonDuplicateKey, fmt.Sprintf("spec.publicKey is in use by the older Peer %s", holder)}
+		return &refusal{v1alpha1.ReasonDuplicateKey, fmt.Sprintf("spec.publicKey is in use by Peer %s, which had it first", holder)}
 	}
 	for _, link := range req.pairs() {
 		if holder, ok := c.links[link]; ok {
-			return &refusal{v1alpha1.ReasonAddressConflict, fmt.Sprintf("%s is in use by the older Peer %s", link, holder)}
+			return &refusal{v1alpha1.ReasonAddressConflict, fmt.Sprintf("%s is in use by Peer %s, which had it first", link, holder)}
 		}
 		if i := slices.IndexFunc(c.reserved, link.Overlaps); i >= 0 {
 			return &refusal{v1alpha1.ReasonAddressConflict, fmt.Sprintf("%s overlaps %s, which is in use in the cluster", link, c.reserved[i])}

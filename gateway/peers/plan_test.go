@@ -202,6 +202,48 @@ func TestNewPlan(t *testing.T) {
 	}
 }
 
+// Everybody can read the keys of others and make a Peer with them, or change an own one.
+func TestNobodyTakesOverAClaim(t *testing.T) {
+	version := func(v string) func(*v1alpha1.Peer) { return func(p *v1alpha1.Peer) { p.ResourceVersion = v } }
+	answered := func(reason string, generation int64) func(*v1alpha1.Peer) {
+		return func(p *v1alpha1.Peer) {
+			p.Status.Conditions = []metav1.Condition{{Type: v1alpha1.PeerReady, Reason: reason, ObservedGeneration: generation}}
+		}
+	}
+	const now, before = 3, 2 // generations
+	for _, row := range []struct {
+		name         string
+		hers, taking []func(*v1alpha1.Peer) // "taking" sorts first by name
+		minute       int                    // age of "taking" against hers
+	}{
+		{"in the same second, before anybody is served", edits(version("98")), edits(version("101")), 0},
+		{"in the same second, once she is served", edits(version("103"), answered(v1alpha1.ReasonAccepted, now)), edits(version("101")), 0},
+		{"by a clock that is behind", edits(answered(v1alpha1.ReasonAccepted, now)), edits(), -1},
+		{"while she changes her twins", edits(answered(v1alpha1.ReasonAccepted, before)), edits(answered(v1alpha1.ReasonDuplicateKey, now)), -1},
+		{"while the gateway is replaced", edits(answered(v1alpha1.ReasonGatewayShutdown, now)), edits(answered(v1alpha1.ReasonDuplicateKey, now)), -1},
+		{"by changing an older one that is served", edits(answered(v1alpha1.ReasonAccepted, now)), edits(answered(v1alpha1.ReasonAccepted, before)), -60},
+	} {
+		for claim, edit := range map[string]func(*v1alpha1.Peer){
+			v1alpha1.ReasonDuplicateKey:    withKey(keyOf("hers")),
+			v1alpha1.ReasonAddressConflict: func(p *v1alpha1.Peer) { p.Spec.Addresses = []string{"245.1.2.4/32"} },
+		} {
+			in := input(peer("a-taking", row.minute, "245.1.2.6/32", append(row.taking, edit)...), peer("hers", 0, "245.1.2.4/32", row.hers...))
+			for range 2 { // whatever the order
+				slices.Reverse(in.Peers)
+				got := map[string]string{}
+				for _, a := range NewPlan(in).Answers {
+					got[a.Name] = a.Status.Conditions[0].Reason
+				}
+				if got["hers"] != v1alpha1.ReasonAccepted || got["a-taking"] != claim {
+					t.Errorf("%s: %v, want %s for the other alone", row.name, got, claim)
+				}
+			}
+		}
+	}
+}
+
+func edits(list ...func(*v1alpha1.Peer)) []func(*v1alpha1.Peer) { return slices.Clip(list) }
+
 func TestTheLimitIsShared(t *testing.T) {
 	by := func(user string) func(*v1alpha1.Peer) { return func(p *v1alpha1.Peer) { p.Spec.User = user } }
 	heard := func(minute int) func(*v1alpha1.Peer) {
