@@ -31,8 +31,11 @@ import (
 // the kubeconfig of a cluster made for tests: users are impersonated, and everything happens in a
 // namespace that the test makes and deletes, but for the custom resource definitions, which stay.
 
-// aKey is a valid WireGuard public key.
-const aKey = "2JDbRjCtYmLlEXWkAsVZNXHtvlI8VfQTFw3jA4V0LXI="
+// Valid WireGuard public keys.
+const (
+	aKey       = "2JDbRjCtYmLlEXWkAsVZNXHtvlI8VfQTFw3jA4V0LXI="
+	anotherKey = "QGlcP95qava3vX6xFjMOduVKj0jdUwbiB0XvWh3NKnA="
+)
 
 // TestOnACluster shares one installed chart; that its namespace goes at the end, with a Peer left in
 // it, is part of the test (removeNamespace).
@@ -187,6 +190,13 @@ func bindsPeersToTheirUsers(t *testing.T, l *lab) {
 	refused(t, err, `this Peer belongs to "alice" and you are "bob"`)
 	_, err = alice.Patch(ctx, "alice-laptop", types.MergePatchType, []byte(`{"spec":{"user":"bob"}}`), metav1.PatchOptions{})
 	refused(t, err, "spec.user of a Peer never changes")
+	for _, spec := range []string{`{"publicKey":"` + anotherKey + `"}`, `{"addresses":["245.1.2.6/32"]}`} {
+		_, err = alice.Patch(ctx, "alice-laptop", types.MergePatchType, []byte(`{"spec":`+spec+`}`), metav1.PatchOptions{})
+		refused(t, err, "spec.publicKey and spec.addresses of a Peer never change")
+	}
+	twins := []byte(`{"spec":{"twins":[{"real":"10.130.0.0/16","virtual":"246.130.0.0/16"}]}}`)
+	_, err = alice.Patch(ctx, "alice-laptop", types.MergePatchType, twins, metav1.PatchOptions{})
+	must(t, err)
 	refused(t, bob.Delete(ctx, "alice-laptop", metav1.DeleteOptions{}), `this Peer belongs to "alice"`)
 	must(t, alice.Delete(ctx, "alice-laptop", metav1.DeleteOptions{}))
 

@@ -26,10 +26,11 @@ type PeerSpec struct {
 	// refuses any other. Immutable.
 	User string `json:"user"`
 	// PublicKey is the workstation's WireGuard public key, base64 of 32 bytes. It is made anew by
-	// every start of the node and never stored.
+	// every start of the node and never stored. Immutable.
 	PublicKey string `json:"publicKey"`
 	// Addresses are the workstation's overlay addresses, at most one /32 (even) and one /128 (even).
 	// The gateway's own address is each one's odd neighbour (RFC 3021, RFC 6164).
+	// Immutable.
 	Addresses []string `json:"addresses"`
 	// Twins are the prefixes that stand 1:1 for real ones, at most 64; empty means none are translated.
 	// They are for this Peer alone and may change while it is served: flows that would then lead elsewhere
