@@ -9,9 +9,16 @@ import (
 	"go4.org/netipx"
 )
 
+// maxTwins is how many a Peer has room for (deploy/crds). fewTwins is how many prefixes of one family get
+// twins of their own: two families of them leave some for parts that earlier plans have split.
+const (
+	maxTwins = 64
+	fewTwins = 24
+)
+
 // twins returns twins for all that is wanted, sorted, none of whose prefixes lies in another: one for
-// every wanted prefix, or several where earlier plans have given parts of it twins that do not fit
-// together. Their virtual prefixes lie apart, from each other and from the cluster's own subnets. New
+// every wanted prefix, or for several and what lies between where there are many; or several for one,
+// where earlier plans have given parts of it twins that do not fit together. Their virtual prefixes lie apart, from each other and from the cluster's own subnets. New
 // ones that programs use themselves keep away from every route of the host; those that were there
 // before stay, whatever the host does: a virtual address that was handed out works until the end.
 func (v *view) twins(in Input, wants []want) []Twin {
@@ -20,12 +27,7 @@ func (v *view) twins(in Input, wants []want) []Twin {
 	}
 	a := v.newAllocator(in, wants)
 	var out []Twin
-	var last netip.Prefix
-	for _, w := range wants { // sorted, what lies in another behind it
-		if last.IsValid() && covers(last, w.prefix) {
-			continue
-		}
-		last = w.prefix
+	for _, w := range slices.Concat(gathered(outermostWants(wants, IPv4)), gathered(outermostWants(wants, IPv6))) {
 		var around *Twin
 		if i := a.around(w.prefix); i >= 0 {
 			around = &a.old[i]
@@ -35,12 +37,71 @@ func (v *view) twins(in Input, wants []want) []Twin {
 			out = append(out, t)
 		}
 	}
-	for i := range out {
-		if !out[i].Virtual.IsValid() {
-			a.assign(&out[i])
+	a.assignAll(out)
+	return out
+}
+
+// outermostWants returns the wants of a family that lie in no other, sorted.
+func outermostWants(wants []want, f Family) []want {
+	var out []want
+	for _, w := range wants { // sorted, what lies in another behind it
+		if n := len(out); familyOf(w.prefix.Addr()) == f && (n == 0 || !covers(out[n-1].prefix, w.prefix)) {
+			out = append(out, w)
 		}
 	}
 	return out
+}
+
+// gathered returns prefixes around wants, which are sorted and lie apart: those of the wants if they are
+// few, else with those together that are neighbours on the finest scale on which few are left.
+func gathered(wants []want) []want {
+	if len(wants) <= fewTwins {
+		return wants
+	}
+	out := wants
+	for bits := wants[0].prefix.Addr().BitLen() - 1; bits > 0 && len(out) > fewTwins; bits-- {
+		out = nil
+		for i, j := 0, 0; i < len(wants); i = j {
+			near := netip.PrefixFrom(wants[i].prefix.Addr(), bits)
+			for j = i + 1; j < len(wants) && wants[i].prefix.Bits() > bits && near.Contains(wants[j].prefix.Addr()); j++ {
+			}
+			out = append(out, want{prefix: common(wants[i].prefix, wants[j-1].prefix), kind: wants[i].kind})
+		}
+	}
+	return out
+}
+
+// common returns the smallest prefix around two of one family.
+func common(a, b netip.Prefix) netip.Prefix {
+	for bits := min(a.Bits(), b.Bits()); ; bits-- {
+		if p := netip.PrefixFrom(a.Addr(), bits).Masked(); p.Contains(b.Addr()) {
+			return p
+		}
+	}
+}
+
+// assignAll assigns what twins do not have yet, as far as a Peer has room for them. Those that were there
+// before go first.
+func (a *allocator) assignAll(twins []Twin) {
+	room := maxTwins
+	for i := range twins {
+		if twins[i].Virtual.IsValid() {
+			room--
+		}
+	}
+	for i := range twins {
+		t := &twins[i]
+		if t.Virtual.IsValid() {
+			continue
+		}
+		if room <= 0 {
+			t.Reason = fmt.Sprintf("%d other prefixes have some, and a Peer has no room for more", maxTwins)
+			continue
+		}
+		if a.assign(t); t.Virtual.IsValid() {
+			room--
+		}
+	}
 }
 
 // allocator hands out virtual prefixes.

@@ -85,8 +85,8 @@ func Explain(in Input, a netip.Addr) Explanation {
 			e.Route = r // sorted short to long
 		}
 	}
-	if e.Rule = v.rule(IPv4, claims, s.routed()); a.Is6() {
-		e.Rule = v.rule(IPv6, claims, s.routed())
+	if e.Rule = s.rule(IPv4, claims); a.Is6() {
+		e.Rule = s.rule(IPv6, claims)
 	}
 	v.explainHost(&e, in.Facts.IPsec)
 	return e
@@ -112,7 +112,7 @@ func (s *sweep) explainVirtual(e *Explanation, v Virtual) {
 // programs use it for.
 func (s *sweep) explainTwin(e *Explanation) {
 	for _, t := range s.twins {
-		if a := t.VirtualOf(e.Addr); a.IsValid() && !e.Real.IsValid() {
+		if a := t.VirtualOf(e.Addr); a.IsValid() && !e.Real.IsValid() && e.Subnet.IsValid() { // a twin may be for several subnets, and what lies between
 			e.Twin, e.Pooled = a, t.Pooled
 		}
 		real := t.RealOf(e.Addr)
@@ -120,6 +120,8 @@ func (s *sweep) explainTwin(e *Explanation) {
 			continue
 		}
 		switch {
+		case e.Outcome == OutcomeTunnel && !t.Pooled && !slices.ContainsFunc(s.wants, func(w want) bool { return w.prefix.Contains(real) }):
+			e.Reason = fmt.Sprintf("stands for %s, which is no address of the cluster", real)
 		case e.Outcome == OutcomeTunnel && !t.Pooled:
 			e.Reason = fmt.Sprintf("stands for %s (%s)", real, t.Kind)
 		case e.Outcome == OutcomeOutside && t.Pooled:

@@ -150,8 +150,8 @@ func decide(in Input, w wishes) Plan {
 		Pools:       poolsFor(in.Virtual, s.twins),
 		Warnings:    slices.Clone(in.Facts.Warnings),
 	}
-	p.Rules.V4 = v.rule(IPv4, claims, s.routed())
-	p.Rules.V6 = v.rule(IPv6, claims, s.routed())
+	p.Rules.V4 = s.rule(IPv4, claims)
+	p.Rules.V6 = s.rule(IPv6, claims)
 	p.Warnings = append(p.Warnings, s.warnings(p.Protected)...)
 	p.Warnings = append(p.Warnings, s.virtualWarnings()...)
 	slices.Sort(p.Warnings)

@@ -75,6 +75,14 @@ func TestConnectionsDoNotChaseEachOther(t *testing.T) {
 		if got := NewPlan(in).Rules.V4.Priority; got != 32765 {
 			t.Errorf("the other's rule at %d, nothing in common: ours at %d, want 32765", theirs, got)
 		}
+		in.Facts = host(t, office+fmt.Sprintf("link culvert1 tun p2p\n246.140.0.0/16 dev culvert1 table 7831 proto 202\nrule %d: lookup 7831 proto 202", theirs))
+		in.Virtual = Virtual{V4: DefaultVirtualSubnet, Assigned: twinsOf("10.140.0.0/16 246.140.0.0/16")}
+		p := NewPlan(in)
+		if p.Rules.V4.Priority != 32765 {
+			t.Errorf("the other's rule at %d, the same virtual addresses: ours at %d, want 32765", theirs, p.Rules.V4.Priority)
+		}
+		checkWarning(t, p, "one connection of the two has them")
+		in.Facts = beside
 		in.Cluster, in.Settings = lab, settings(t, "--allow-conflicting-subnets=10.130.0.0/16")
 		if got := NewPlan(in).Rules.V4.Priority; got != theirs-1 {
 			t.Errorf("the other's rule at %d is to be overtaken: ours at %d", theirs, got)

@@ -9,14 +9,15 @@ import (
 // before where that rule usually is (32766, ip-rule(8)).
 const lastPriority = 32765
 
-// rule chooses the priority of our rule: as late as still wins every address of tunnel, so that we
-// stand in the way of nothing else, and never one that another program's rule has.
-func (v *view) rule(f Family, claims map[Family][]claim, tunnel rangeSet) PlannedRule {
-	if !tunnel.has(f) || v.single != nil {
+// rule chooses the priority of our rule: as late as still wins every address that leads into the tunnel,
+// so that we stand in the way of nothing else, and never one that another program's rule has.
+func (s *sweep) rule(f Family, claims map[Family][]claim) PlannedRule {
+	v := s.v
+	if !s.routed().has(f) || v.single != nil {
 		return PlannedRule{}
 	}
 	before, reason := v.mainPriority(f)
-	if c, ok := v.firstSteering(claims[f], tunnel); ok && c.rule <= before {
+	if c, ok := s.firstSteering(claims[f]); ok && c.rule <= before {
 		before, reason = c.rule, v.steers(f, c)
 	}
 	priority := v.freeBefore(f, before)
@@ -58,16 +59,23 @@ func (v *view) mainPriority(f Family) (uint32, string) {
 	return lastPriority + 1, fmt.Sprintf("no rule for table main; before where it usually is (%d)", lastPriority+1)
 }
 
-// firstSteering returns the claim of the earliest rule that steers an address of tunnel; of those of
-// one rule, the shortest and lowest prefix.
-func (v *view) firstSteering(claims []claim, tunnel rangeSet) (claim, bool) {
+// firstSteering returns the claim of the earliest rule that steers an address of ours; of those of one
+// rule, the shortest and lowest prefix. Another Culvert connection's claim on our virtual addresses is
+// none: it would come before us for the same reason, again and again. Two that connect at the same time
+// can take the same ones.
+func (s *sweep) firstSteering(claims []claim) (claim, bool) {
 	var first claim
 	found := false
+	routed := s.routed()
 	for _, c := range claims { // in the order of the rules
 		if found && c.rule != first.rule {
 			break
 		}
-		if (!found || v.before(c, first)) && tunnel.overlaps(c.prefix) {
+		ours := routed
+		if s.v.route(c.route).Protocol == ProtocolCulvert {
+			ours = s.tunnel
+		}
+		if (!found || s.v.before(c, first)) && ours.overlaps(c.prefix) {
 			first, found = c, true
 		}
 	}

@@ -244,9 +244,11 @@ func (s *sweep) virtualWarnings() []string {
 	}
 	for _, x := range s.vips {
 		if x.claim != 0 {
-			c := s.claims[x.claim-1]
-			out = append(out, fmt.Sprintf("%s %s overlaps the virtual addresses %s (%s); they stay in use, and the overlap is not reached by that route",
-				c.named, s.v.where(c), x.prefix, x.reason))
+			c, fate := s.claims[x.claim-1], "they stay in use, and the overlap is not reached by that route"
+			if s.v.route(c.route).Protocol == ProtocolCulvert {
+				fate = "one connection of the two has them: quit the other and connect it again"
+			}
+			out = append(out, fmt.Sprintf("%s %s overlaps the virtual addresses %s (%s); %s", c.named, s.v.where(c), x.prefix, x.reason, fate))
 		}
 	}
 	return out

@@ -297,3 +297,68 @@ func TestTwinThatIsReal(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 }
+
+// TestManyTwins: a cluster whose nodes come and go in any order, each with pods of its own, has at most as
+// many twins as a Peer has room for, and none of them ever moves.
+func TestManyTwins(t *testing.T) {
+	seed := testSeed(t)
+	r := rand.New(rand.NewPCG(seed, 0))
+	nodes := r.Perm(600)
+	in := Input{Facts: host(t, office), Virtual: Virtual{V4: DefaultVirtualSubnet, V6: netip.MustParsePrefix("fd99::/48")}}
+	in.Cluster = cluster("10.130.0.0/16", "fd12::/64")
+	most := 0
+	var before []Twin
+	for i, n := range nodes {
+		pods := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(140 + n/120), byte(2 * (n % 120)), 0}), 24)
+		in.Cluster.Pods = append(slices.Clone(in.Cluster.Pods), Subnet{Prefix: pods})
+		if i%5 == 4 {
+			in.Cluster.Pods = slices.Delete(in.Cluster.Pods, 1, 2) // a node that leaves
+		}
+		p := NewPlan(in)
+		apart(t, in, p)
+		unmoved(t, before, p.Twins)
+		in.Virtual, before = in.Virtual.Keep(p.Twins), p.Twins
+		most = max(most, len(p.Twins))
+		for _, x := range p.Twins {
+			if x.Pooled || !x.Virtual.IsValid() {
+				t.Errorf("%d nodes: %+v", i+1, x)
+			}
+		}
+		if t.Failed() {
+			t.Fatalf("after %d nodes: %s", i+1, twinTexts(p.Twins))
+		}
+	}
+	if most > maxTwins || len(before) < 5 {
+		t.Errorf("%d twins at most, %d in the end", most, len(before))
+	}
+	e := Explain(in, netip.MustParseAddr("246.141.1.9")) // between two nodes
+	if e.Reason != "stands for 10.141.1.9, which is no address of the cluster" || e.Outcome != OutcomeTunnel {
+		t.Errorf("%+v", e)
+	}
+	if e := Explain(in, e.Real); e.Outcome != OutcomeOutside || e.Twin.IsValid() {
+		t.Errorf("%+v", e)
+	}
+}
+
+// TestNoRoomForTwins: what earlier plans have split leaves no room in a Peer.
+func TestNoRoomForTwins(t *testing.T) {
+	in := Input{Facts: host(t, office), Cluster: cluster("10.0.0.0/16", "10.132.0.0/16"), Virtual: Virtual{V4: DefaultVirtualSubnet}}
+	for i := range 40 {
+		in.Virtual.Assigned = append(in.Virtual.Assigned, Twin{
+			Real:    netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 132, byte(2 * i), 0}), 24),
+			Virtual: netip.PrefixFrom(netip.AddrFrom4([4]byte{246, byte(i), 7, 0}), 24),
+		})
+	}
+	p := NewPlan(in)
+	valid := 0
+	for _, x := range p.Twins {
+		if x.Virtual.IsValid() {
+			valid++
+		}
+	}
+	last := p.Twins[len(p.Twins)-1]
+	if valid != maxTwins || last.Reason != "64 other prefixes have some, and a Peer has no room for more" {
+		t.Errorf("%d twins: %s", valid, twinTexts(p.Twins))
+	}
+	apart(t, in, p)
+}
