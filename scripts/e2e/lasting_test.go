@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,7 +23,7 @@ func TestVirtualAddressesLast(t *testing.T) {
 	l.nodeAnswers(t, "10.132.160.0/24")
 	l.headless(t, "old", consecutive("10.132.160.0", 20))
 	l.headless(t, "new", consecutive("10.132.160.100", 20))
-	l.widenLimits(t, smallSubnet)
+	l.widenLimits(t, freshSubnet)
 	t.Run("twins", func(t *testing.T) { l.last(t, virtualFlags) })
 	t.Run("pool", func(t *testing.T) { l.last(t, poolFlags) })
 }
@@ -57,6 +58,12 @@ func (l *lab) last(t *testing.T, flags []string) {
 	l.sameAnswers(t, "after a restart of the gateway", old)
 }
 
+// TestGatewayRestartEndsConnections is the same end of connections by addresses of the cluster's own.
+func TestGatewayRestartEndsConnections(t *testing.T) {
+	shared.connect(t, allowFlags...)
+	shared.restartGateway(t)
+}
+
 // again connects like connect, whose arrangements for the end are still good.
 func (l *lab) again(t *testing.T, flags []string) {
 	t.Helper()
@@ -69,6 +76,7 @@ func (l *lab) again(t *testing.T, flags []string) {
 type reachAll struct {
 	service, first string
 	from, count    int
+	network        string // "" for TCP
 }
 
 // names is what `labnet reached` prints.
@@ -82,7 +90,7 @@ type names struct {
 func (l *lab) reach(t *testing.T, x reachAll) names {
 	t.Helper()
 	r := l.Labnet(5*time.Minute, "reached", "--from", strconv.Itoa(x.from), "--count", strconv.Itoa(x.count), "--parallel", "16",
-		"--first", x.first, "e%d."+x.service+".default.svc.cluster.local:7002")
+		"--network", cmp.Or(x.network, "tcp"), "--first", x.first, "e%d."+x.service+".default.svc.cluster.local:7002")
 	var n names
 	if err := json.Unmarshal([]byte(r.Out), &n); err != nil {
 		t.Fatalf("labnet reached: %v: %s", err, r)
@@ -93,7 +101,7 @@ func (l *lab) reach(t *testing.T, x reachAll) names {
 // answers returns the virtual addresses of all endpoints of a service, after reaching each by its name.
 func (l *lab) answers(t *testing.T, service, first string, count int) []string {
 	t.Helper()
-	n := l.reach(t, reachAll{service, first, 0, count})
+	n := l.reach(t, reachAll{service: service, first: first, count: count})
 	if n.OK != count {
 		t.Fatalf("of %d endpoints of %s: %+v", count, service, n)
 	}
@@ -125,8 +133,8 @@ func (l *lab) sameAnswers(t *testing.T, when string, old []string) {
 // resetLimit is the longest time from the end of the gateway's pod until the host's connections are ended.
 const resetLimit = 10 * time.Second
 
-// restartGateway deletes the gateway's pod while the host has idle and busy TCP connections through it, by
-// VIP, and checks that each is reset in time.
+// restartGateway deletes the gateway's pod while the host has idle and busy TCP connections through it and
+// checks that each is reset in time.
 func (l *lab) restartGateway(t *testing.T) {
 	t.Helper()
 	pod := l.status(t).Gateway

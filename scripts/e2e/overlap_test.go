@@ -20,7 +20,7 @@ import (
 const smallSubnet = "211.55.48.0/20"
 
 // poolFlags have all virtual addresses of the pods come from the pool.
-var poolFlags = append([]string{"--virtual-ip-subnet", smallSubnet}, virtualFlags...)
+var poolFlags = append([]string{"--virtual-ip-subnet", freshSubnet}, virtualFlags...)
 
 // The routes of a VPN that has only a slice of the pods, and endpoints inside and beside it.
 const sliceRoutes = "10.132.64.0/18"
@@ -53,7 +53,7 @@ func TestOnlyTheOverlap(t *testing.T) {
 	l.nodeAnswers(t, "10.132.64.0/18", "10.132.63.0/24", "10.132.128.0/24")
 	l.headless(t, "inside", inSlice)
 	l.headless(t, "beside", besideSlice)
-	l.widenLimits(t, smallSubnet)
+	l.widenLimits(t, freshSubnet)
 	t.Run("twins", func(t *testing.T) { l.onlyTheOverlap(t, virtualFlags) })
 	t.Run("pool", func(t *testing.T) { l.onlyTheOverlap(t, poolFlags) })
 }

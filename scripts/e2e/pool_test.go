@@ -40,7 +40,7 @@ func TestSmallPool(t *testing.T) {
 		return l.WS(5*time.Second, "getent", "ahostsv4", endpoint("many", 0)).OK()
 	})
 
-	first := l.reach(t, reachAll{"many", manyFirst, 0, manyNames})
+	first := l.reach(t, reachAll{service: "many", first: manyFirst, count: manyNames})
 	failed := l.onlyNewNamesFail(t, first)
 	t.Logf("%d of %d names have an address, all of %.0f a second were right", first.OK, manyNames, float64(first.OK)/first.Seconds)
 	l.saysExhausted(t, failed[0])
@@ -106,10 +106,11 @@ func (l *lab) saysExhausted(t *testing.T, number int) {
 	must(t, l.curl("http://echo.default/"), "GET a service beside the exhausted pool", "pod")
 }
 
-// earlyGoOn checks that the first names lead where they did, by the same addresses, which it returns.
+// earlyGoOn checks that the first names lead where they did, now over UDP, by the same addresses, which it
+// returns.
 func (l *lab) earlyGoOn(t *testing.T, before []string) []string {
 	t.Helper()
-	n := l.reach(t, reachAll{"many", manyFirst, 0, earlyOnes})
+	n := l.reach(t, reachAll{service: "many", first: manyFirst, count: earlyOnes, network: "udp"})
 	if n.OK != earlyOnes || before != nil && !slices.Equal(n.Answers, before) {
 		t.Fatalf("of the first %d names: %d answered, %v; they are at\n%v, before at\n%v", earlyOnes, n.OK, n.Errors, n.Answers, before)
 	}
@@ -122,7 +123,7 @@ func (l *lab) reclaimed(t *testing.T, failed []int, inUse []string) {
 	from, count := failed[0], failed[len(failed)-1]-failed[0]+1
 	var late names
 	eventually(t, time.Minute, "addresses for the names that had none", func() error {
-		if late = l.reach(t, reachAll{"many", manyFirst, from, count}); late.Failed > 0 {
+		if late = l.reach(t, reachAll{service: "many", first: manyFirst, from: from, count: count}); late.Failed > 0 {
 			return fmt.Errorf("of %d names %d have one: %v", count, late.OK, late.Errors)
 		}
 		return nil

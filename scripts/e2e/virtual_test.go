@@ -63,6 +63,9 @@ func (l *lab) hides(t *testing.T, flags []string, others ...string) {
 	for _, s := range l.services(t) {
 		l.serves(t, s, subnets, seen)
 	}
+	for _, name := range []string{"echo", "echo.default", "echo.default.svc", "echo.default.svc.default.culvert.internal"} {
+		must(t, l.curl("http://"+name+"/"), "GET "+name, "pod")
+	}
 	l.pingsPods(t)
 	l.othersAnswer(t)
 }
