@@ -73,6 +73,20 @@ func (h *hostOf) connect(name string) {
 	h.set(name, 0)
 }
 
+// connectHalf is connect of one that is killed, with its guard, between the journal and the file.
+func (h *hostOf) connectHalf(name string) {
+	h.connect(name)
+	journal := h.journals[name]
+	h.quit(name)
+	h.journals[name] = journal
+}
+
+// quitHalf is quit of one that is killed, with its guard, between the file and the journal.
+func (h *hostOf) quitHalf(name string) {
+	h.must(h.journaled(name).Restore(h.lookup))
+	delete(h.running, name)
+}
+
 func (h *hostOf) set(name string, version int) {
 	if err := h.running[name].Set(wishOf(name, version)); err != nil {
 		h.t.Fatal(err)
@@ -165,16 +179,22 @@ func (h *hostOf) step(random *rand.Rand) {
 	name := string(rune('a' + random.IntN(3)))
 	h.now = h.now.Add(time.Millisecond)
 	switch what := random.IntN(12); {
-	case h.running[name] == nil && what < 7:
+	case h.running[name] == nil && what < 6:
 		h.did("%s connects", name)
 		h.connect(name)
+	case h.running[name] == nil && what < 7:
+		h.did("%s is killed half-way to connecting", name)
+		h.connectHalf(name)
 	case h.running[name] == nil && what < 9:
 		h.did("%s is repaired", name)
 		h.repair(name)
 	case h.running[name] == nil:
-	case what < 3:
+	case what < 2:
 		h.did("%s quits", name)
 		h.quit(name)
+	case what < 3:
+		h.did("%s is killed half-way to quitting", name)
+		h.quitHalf(name)
 	case what < 5:
 		h.did("%s is killed, its guard restores", name)
 		delete(h.running, name)

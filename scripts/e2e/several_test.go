@@ -144,6 +144,7 @@ func TestTwoClustersAtOnce(t *testing.T) {
 	if !t.Run("both are reached", c.bothAreReached) {
 		return
 	}
+	t.Run("the VPN goes and comes", c.theVPNGoesAndComes)
 	t.Run("the first leaves", c.theFirstLeaves)
 	t.Run("the other one leaves", c.theOtherLeaves)
 	t.Run("one is killed", c.oneIsKilled)
@@ -178,6 +179,24 @@ func (c *clusters) virtual(t *testing.T, name, real string) string {
 		t.Fatalf("%s has no virtual address (%v): %s", real, err, r)
 	}
 	return why.Addresses[0].Twin
+}
+
+// theVPNGoesAndComes: both follow the same changes of the host, and neither takes the other for one.
+func (c *clusters) theVPNGoesAndComes(t *testing.T) {
+	vip := c.address(t, "echo.far.culvert.internal")
+	c.outlives(t, vip, func() {
+		for _, state := range []string{"down", "up"} {
+			c.vpn(t, state)
+			c.leads(t, "echo", "near")
+			c.leads(t, "echo.far.culvert.internal", "far")
+		}
+	})
+	c.leads(t, vip, "far")
+	c.othersAnswer(t)
+	r := c.WS(10*time.Second, "culvert", "status")
+	if must(t, r, "culvert status"); strings.Contains(r.Out, "degraded") {
+		t.Errorf("with the VPN as before: %s", r)
+	}
 }
 
 // theFirstLeaves: near ends. What goes to the far cluster does not notice, and that one has the cluster
