@@ -20,8 +20,9 @@ type answer struct {
 	opt    []byte    // the OPT record for those who sent one; nil for none
 	ownOPT bool      // opt is ours: it repeats the DO bit of the query
 
-	source      Source // who answered; SourceNone if nobody was asked, or nobody could tell
-	unreachable bool   // made here, because those who know did not answer
+	source      Source   // who answered; SourceNone if nobody was asked, or nobody could tell
+	agents      []string // the workloads whose agents were asked; of SourceAgent the one that answered
+	unreachable bool     // made here, or all that is left, because those who know did not answer
 	// Of the cluster's answers: the name it was asked for, in lower case; the addresses named anywhere, some of which
 	// may be hidden or withheld; and those among them that only a virtual address may stand for.
 	name    string

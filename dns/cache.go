@@ -11,6 +11,7 @@ const (
 	cacheEntryBytes = 32 << 10 // longer answers are not remembered
 	entryOverhead   = 300      // bytes of bookkeeping per answer, about
 	addrBytes       = 24       // of a netip.Addr
+	stringBytes     = 16       // of a string, whose text is another's
 )
 
 // cache remembers the answers of one source until their time is over, the least recently used ones giving way.
@@ -81,5 +82,5 @@ func (e *entry) size() int {
 	if len(a.addrs) > 0 {
 		bytes *= 2 // what clients get of it may be another answer: see shown
 	}
-	return len(e.key) + len(a.name) + bytes + addrBytes*cap(a.excused) + entryOverhead
+	return len(e.key) + len(a.name) + bytes + addrBytes*cap(a.excused) + stringBytes*cap(a.agents) + entryOverhead
 }

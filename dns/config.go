@@ -46,6 +46,9 @@ type Config struct {
 	// Pools are the prefixes that the addresses leased from [Options.Pool] lie in. Their reverse names are answered
 	// with those of the addresses they stand for, and denied if they stand for none.
 	Pools []netip.Prefix
+	// Agents are the workloads that some of the cluster's addresses are reached through, and whose pods are asked about
+	// those. Subnets that are not valid are left out.
+	Agents []Agent
 	// Gateway are the addresses of the gateway's forwarder in the tunnel. Empty is the same as Up being false.
 	Gateway []netip.AddrPort
 	// Upstreams are the host's own resolvers in their order of preference.
@@ -89,6 +92,7 @@ func (c Config) normalized() Config {
 	c.IncludeSuffixes = canonicalAll(c.IncludeSuffixes)
 	c.Search = canonicalAll(c.Search)
 	c.Reverse = normalPrefixes(c.Reverse)
+	c.Agents = normalAgents(c.Agents)
 	c.Gateway = normalServers(c.Gateway)
 	c.Upstreams = normalServers(c.Upstreams)
 	c.Withheld = slices.Clone(c.Withheld)
@@ -140,14 +144,15 @@ func (c Config) Domains() []string {
 func (c *Config) sameRoutes(o *Config) bool {
 	return c.ClusterDomain == o.ClusterDomain && c.Namespace == o.Namespace && c.Connection == o.Connection &&
 		slices.Equal(c.Namespaces, o.Namespaces) && sameEarlier(c.Earlier, o.Earlier) && slices.Equal(c.IncludeSuffixes, o.IncludeSuffixes) &&
-		slices.Equal(c.Reverse, o.Reverse) && slices.Equal(c.Twins, o.Twins) && slices.Equal(c.Pools, o.Pools)
+		slices.Equal(c.Reverse, o.Reverse) && slices.Equal(c.Twins, o.Twins) && slices.Equal(c.Pools, o.Pools) &&
+		sameAgents(c, o, (*Agent).sameSuffixes)
 }
 
 // sameCluster reports whether what the cluster answered under o still holds under c, given that both have the same
 // routes. What is hidden or withheld does not matter: see outward.
 func (c *Config) sameCluster(o *Config) bool {
 	return c.Up == o.Up && c.Generation == o.Generation && slices.Equal(c.Gateway, o.Gateway) &&
-		slices.Equal(c.VirtualSubnets, o.VirtualSubnets)
+		slices.Equal(c.VirtualSubnets, o.VirtualSubnets) && sameAgents(c, o, (*Agent).sameSubnets) && sameAgents(c, o, (*Agent).sameServers)
 }
 
 // canonical returns name in lower case with one trailing dot, and "" for "" and the root.

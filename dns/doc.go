@@ -3,10 +3,11 @@
 //
 //	                     ┌─ cached ────────────────────────────────────────────────────► hide, withhold ─► reply
 //	query ─► parse ──────┤
-//	(UDP, TCP)           └─ flight (one per question) ─► Route ─┬─► gateway  ─► rewrite, filter ─┐
-//	                                                            │      │ no such name            ├─► cache ─► hide, withhold ─► reply
-//	                                                            │      ▼                         │
-//	                                                            └─► the host's resolvers ────────┘
+//	(UDP, TCP)           └─ flight (one per question) ─► Route ─┬─► gateway ─► (agents) ─► rewrite, filter ─┐
+//	                                                            │      │ no such name          ▲            ├─► cache ─► hide, withhold ─► reply
+//	                                                            ├──────┼─► agent ──────────────┘            │
+//	                                                            │      ▼                                    │
+//	                                                            └─► the host's resolvers ───────────────────┘
 //
 // [Route] is pure: configuration and question in, decision and reason out. The rest is built around three rules.
 // A cached answer costs no allocation. A source that does not answer delays no question meant for another. With the
@@ -24,8 +25,12 @@
 // with the answer; only leases are renewed with every reply. Reverse names of virtual addresses are answered with the
 // names of the real ones. [Server.Trace] sends its questions the same way and tells what was found at each step.
 //
+// Where addresses of the cluster are reached through a pod of a workload ([Agent]), that pod's view of them counts: the
+// gateway's answer is completed by what the agents say that are the way to its addresses, before anything else happens
+// to it; names in the suffixes of an agent are asked of that one alone.
+//
 // The cluster may not name this host's own addresses, nor virtual ones. Where its own prefixes hold such addresses
-// ([Twin].Real) they are remembered, and those of the host given as virtual addresses only.
+// ([Twin].Real, [Agent].Subnets) they are remembered, and those of the host given as virtual addresses only.
 //
 // The pool belongs to whoever made it: this package neither opens nor closes it, nor does it configure what becomes of
 // packets to virtual addresses.

@@ -58,6 +58,9 @@ func (c *Config) ownDomain(name string) string {
 // ownZones are the absolute domains of the cluster.
 func (c *Config) ownZones() []string {
 	zones := append([]string{c.ClusterDomain}, c.IncludeSuffixes...)
+	for _, a := range c.Agents {
+		zones = append(zones, a.Suffixes...)
+	}
 	for _, prefix := range slices.Concat(c.Reverse, c.Pools, c.virtual()) {
 		zones = append(zones, ReverseZones(prefix)...)
 	}

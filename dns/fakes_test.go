@@ -193,3 +193,13 @@ func (r *resolver) lookup(name string, qtype uint16) *wire.Msg {
 	r.t.Helper()
 	return r.ask("udp", question(name, qtype))
 }
+
+// heard is the gateway's reply m as it arrives.
+func heard(t testing.TB, m *wire.Msg) reply {
+	t.Helper()
+	r := reply{msg: new(wire.Msg), source: SourceCluster}
+	if err := r.msg.Unpack(pack(t, m)); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}

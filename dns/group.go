@@ -22,13 +22,14 @@ type timing struct {
 
 // group is a set of servers that know the same names, in order of preference.
 type group struct {
-	source  Source
-	servers []*server
-	timing  timing
-	life    context.Context // ends with the resolver, or when another group takes this one's place
-	end     context.CancelFunc
-	work    *sync.WaitGroup // what the resolver waits for
-	changed func(addr netip.AddrPort, alive bool)
+	source   Source
+	workload string // of an agent
+	servers  []*server
+	timing   timing
+	life     context.Context // ends with the resolver, or when another group takes this one's place
+	end      context.CancelFunc
+	work     *sync.WaitGroup // what the resolver waits for
+	changed  func(addr netip.AddrPort, alive bool)
 }
 
 var (

@@ -15,22 +15,29 @@ type outward struct {
 	hidden   prefixMap[netip.Prefix]
 	twins    prefixMap[Twin]
 	withheld prefixMap[Withheld]
+	agents   prefixMap[agentSubnet]
 	pool     Pool
 }
 
 // newOutward returns the rules of a normalized configuration.
 func newOutward(cfg *Config, pool Pool) *outward {
+	hidden := slices.Clone(cfg.Hidden)
+	for _, a := range cfg.Agents {
+		hidden = append(hidden, a.Subnets...) // packets find the way to an agent by virtual addresses only
+	}
 	return &outward{
-		hidden:   newPrefixMap(cfg.Hidden, func(p netip.Prefix) netip.Prefix { return p }),
+		hidden:   newPrefixMap(hidden, func(p netip.Prefix) netip.Prefix { return p }),
 		twins:    newPrefixMap(cfg.Twins, func(t Twin) netip.Prefix { return t.Real }),
 		withheld: newWithheldMap(cfg.Withheld),
+		agents:   newAgentMap(cfg.Agents),
 		pool:     pool,
 	}
 }
 
 // sameOutward reports whether clients get the same of every answer under both configurations.
 func (c *Config) sameOutward(o *Config) bool {
-	return slices.Equal(c.Hidden, o.Hidden) && slices.Equal(c.Twins, o.Twins) && slices.Equal(c.Withheld, o.Withheld)
+	return slices.Equal(c.Hidden, o.Hidden) && slices.Equal(c.Twins, o.Twins) && slices.Equal(c.Withheld, o.Withheld) &&
+		sameAgents(c, o, (*Agent).sameSubnets)
 }
 
 // shown is what clients get of an answer in which something is hidden or withheld. An answer remembers it, so that it
@@ -47,11 +54,26 @@ type shown struct {
 var (
 	errWithheld = errors.New("left to another network")
 	errForeign  = errors.New("not an address of a cluster")
+	errAstray   = errors.New("not reached through the workload that named it")
 )
+
+// real reports whether the cluster may name addr whatever it means elsewhere: a virtual address can stand for it.
+func (o *outward) real(addr netip.Addr) bool {
+	return o.twins.contains(addr) || o.agents.contains(addr)
+}
+
+// astray reports whether addr, one of a, was named by an agent alone that is not the way to it.
+func (o *outward) astray(a *answer, addr netip.Addr) bool {
+	if a.source != SourceAgent {
+		return false
+	}
+	subnet, ok := o.agents.find(addr)
+	return !ok || subnet.workload != a.agents[0]
+}
 
 // touches reports whether clients get anything else than a itself.
 func (o *outward) touches(a *answer) bool {
-	if len(a.excused) > 0 {
+	if len(a.excused) > 0 || a.source == SourceAgent && len(a.addrs) > 0 {
 		return true
 	}
 	return !(o.hidden.empty() && o.withheld.empty()) && slices.ContainsFunc(a.addrs, func(addr netip.Addr) bool {
@@ -60,8 +82,11 @@ func (o *outward) touches(a *answer) bool {
 }
 
 // give returns the address that clients get in place of addr, one of a. Leases are renewed. If they get none the error
-// says why: errWithheld, errForeign, or else that nothing stands for the hidden address.
+// says why: errWithheld, errForeign, errAstray, or else that nothing stands for the hidden address.
 func (o *outward) give(a *answer, addr netip.Addr) (netip.Addr, error) {
+	if o.astray(a, addr) {
+		return netip.Addr{}, errAstray
+	}
 	hidden := o.hidden.contains(addr)
 	if twin, ok := o.twins.find(addr); hidden && ok {
 		if twin.Pooled {
@@ -127,9 +152,9 @@ func (o *outward) dress(q *query, a *answer) *shown {
 		s.leased = s.leased || twin.Pooled && o.hidden.contains(addr)
 		s.virtual = s.virtual || err == nil && vip != addr
 		if err != nil {
-			losses = addLoss(losses, o.loss(q, addr, err))
+			losses = addLoss(losses, o.loss(q, a, addr, err))
 			s.withheld = s.withheld || err == errWithheld
-			s.noLease = s.noLease || err != errWithheld && err != errForeign
+			s.noLease = s.noLease || err != errWithheld && err != errForeign && err != errAstray
 		}
 	}
 	out, err := readdress(q, a, losses, func(addr netip.Addr) netip.Addr { return instead[addr] })
@@ -156,14 +181,17 @@ func addLoss(losses []loss, l loss) []loss {
 	return append(losses, l)
 }
 
-// loss explains why clients do not get addr: err, as give returned it.
-func (o *outward) loss(q *query, addr netip.Addr, err error) loss {
+// loss explains why clients do not get addr, one of a: err, as give returned it.
+func (o *outward) loss(q *query, a *answer, addr netip.Addr, err error) loss {
 	switch err {
 	case errWithheld:
 		w, _ := o.withheld.find(addr)
 		return loss{codeWithheld, w.explain(addr, q)}
 	case errForeign:
 		return foreignLoss(addr)
+	case errAstray:
+		text := fmt.Sprintf("the agent in %s named %s, which is not reached through it", a.agents[0], addr)
+		return loss{wire.ExtendedErrorCodeBlocked, clip(text)}
 	}
 	const advice = "; see `culvert status` and cluster.virtualIPSubnet"
 	return loss{wire.ExtendedErrorCodeOther, clipTo(err.Error(), clipBytes-len(advice)) + advice}

@@ -79,7 +79,7 @@ func (st *state) route(name string, qtype uint16) Decision {
 	d := st.cfg.route(name, qtype)
 	if pool := st.outward.pool; pool != nil && d.vip.IsValid() {
 		if real, ok := pool.Real(d.vip); ok && st.outward.twins.contains(real) {
-			return st.cfg.reverseOf(real)
+			return st.cfg.via(st.cfg.reverseOf(real))
 		}
 	}
 	return d
@@ -87,7 +87,7 @@ func (st *state) route(name string, qtype uint16) Decision {
 
 // resolveCluster asks the cluster, and for names that may be meant otherwise the host's resolvers after it.
 func (s *Server) resolveCluster(ctx context.Context, st *state, q *query, tcp bool, name string, d Decision) *answer {
-	a, err := s.askCluster(ctx, st, q, name, d.Name)
+	a, err := s.askCluster(ctx, st, q, name, d)
 	if !d.Fallback {
 		if err != nil {
 			return unreachable("", err)
@@ -134,11 +134,14 @@ func clipTo(text string, limit int) string {
 	return strings.ToValidUTF8(text[:min(len(text), limit)], "")
 }
 
-var errDown = errors.New("the tunnel to the cluster is down")
+var (
+	errDown = errors.New("the tunnel to the cluster is down")
+	errLong = errors.New("it is too long")
+)
 
-// askCluster asks the cluster for full in place of the question's name and returns the answer under that name.
-func (s *Server) askCluster(ctx context.Context, st *state, q *query, name, full string) (*answer, error) {
-	if !st.cfg.Up || len(st.cfg.Gateway) == 0 {
+// askCluster asks the cluster, as d says, and returns the answer under the question's name.
+func (s *Server) askCluster(ctx context.Context, st *state, q *query, name string, d Decision) (*answer, error) {
+	if !st.cfg.Up || d.Source == SourceCluster && len(st.cfg.Gateway) == 0 {
 		return nil, errDown
 	}
 	if !s.clusterSlots.take() {
@@ -147,29 +150,52 @@ func (s *Server) askCluster(ctx context.Context, st *state, q *query, name, full
 	defer s.clusterSlots.give()
 	ctx, cancel := context.WithTimeout(ctx, st.cfg.LookupTimeout)
 	defer cancel()
-	s.counters.cluster.Add(1)
-	msg, err := clusterQuery(q, full)
+	msg, err := clusterQuery(q, d.Name)
 	if err != nil {
-		return nil, fmt.Errorf("ask the cluster for %s: %w", full, err)
+		return nil, fmt.Errorf("ask the cluster for %s: %w", d.Name, err)
 	}
-	response, err := st.gateway.exchange(ctx, msg, usualBuffer)
-	if err == nil && response[2]&(flagTC>>8) != 0 {
-		response, err = st.gateway.exchangeTCP(ctx, msg)
+	ask := s.askGateway
+	if d.Source == SourceAgent {
+		ask = s.askAgentAlone
 	}
+	r, err := ask(ctx, st, d, msg, q.qtype)
 	if err != nil {
-		return nil, fmt.Errorf("no answer from the cluster: %w", err)
+		return nil, err
 	}
-	return s.clusterAnswer(st, response, q, name, full)
+	return s.clusterAnswer(st, r, q, name, d.Name)
 }
 
-// clusterAnswer turns the cluster's response about full into the answer about name.
-func (s *Server) clusterAnswer(st *state, response []byte, q *query, name, full string) (*answer, error) {
-	m := new(wire.Msg)
-	if err := m.Unpack(response); err != nil {
-		return nil, fmt.Errorf("answer of the cluster for %s: %w", full, err)
+// askGateway asks the gateway msg, and the agents that are the way to what it names.
+func (s *Server) askGateway(ctx context.Context, st *state, _ Decision, msg []byte, qtype uint16) (reply, error) {
+	s.counters.cluster.Add(1)
+	m, err := exchangeWhole(ctx, st.gateway, msg)
+	if err != nil {
+		return reply{}, fmt.Errorf("no answer from the cluster: %w", err)
 	}
-	found := s.rewrite(st, m, q, name, full)
-	msg, err := m.Pack()
+	r := reply{msg: m, source: SourceCluster}
+	return r, s.consult(ctx, st, &r, msg, qtype)
+}
+
+// exchangeWhole asks g msg, by TCP if the response is too long for UDP.
+func exchangeWhole(ctx context.Context, g *group, msg []byte) (*wire.Msg, error) {
+	response, err := g.exchange(ctx, msg, usualBuffer)
+	if err == nil && response[2]&(flagTC>>8) != 0 {
+		response, err = g.exchangeTCP(ctx, msg)
+	}
+	if err != nil {
+		return nil, err
+	}
+	m := new(wire.Msg)
+	return m, m.Unpack(response)
+}
+
+// clusterAnswer turns the cluster's reply about full into the answer about name.
+func (s *Server) clusterAnswer(st *state, r reply, q *query, name, full string) (*answer, error) {
+	found := s.rewrite(st, r.msg, q, name, full)
+	msg, err := r.msg.Pack()
+	if err == nil && len(msg) > wire.MaxMsgSize {
+		err = errLong
+	}
 	if err != nil {
 		return nil, fmt.Errorf("answer of the cluster for %s: %w", full, err)
 	}
@@ -178,15 +204,19 @@ func (s *Server) clusterAnswer(st *state, response []byte, q *query, name, full 
 		return nil, err
 	}
 	a.flags |= flagRA
-	a.source, a.name = SourceCluster, wire.CanonicalName(full)
+	a.source, a.name, a.agents = r.source, wire.CanonicalName(full), r.agents
 	a.addrs, a.excused = slices.Clip(found.kept), slices.Clip(found.excused)
-	switch {
-	case len(found.removed) > 0:
-		l := foreignLoss(found.removed[0])
-		a.opt, a.ownOPT = appendOPT(nil, 0, l.code, l.text), true
-	case a.opt == nil:
+	if a.opt == nil {
 		a.opt, a.ownOPT = appendOPT(nil, 0, 0, ""), true
 	}
+	losses := r.losses
+	if len(losses) > 0 {
+		a.life, a.unreachable = 0, true
+	}
+	if len(found.removed) > 0 {
+		losses = addLoss(losses, foreignLoss(found.removed[0]))
+	}
+	a.explain(losses)
 	return a, nil
 }
 
@@ -203,7 +233,7 @@ func (s *Server) rewrite(st *state, m *wire.Msg, q *query, name, full string) fo
 	adoptSOA(m, name)
 	var f found
 	f.removed, f.kept = removeAddresses(m, func(addr netip.Addr) bool {
-		foreign, real := s.foreign(addr), st.outward.twins.contains(addr)
+		foreign, real := s.foreign(addr), st.outward.real(addr)
 		if foreign && real {
 			f.excused = append(f.excused, addr)
 		}

@@ -65,6 +65,23 @@ type rrset struct {
 	rtype uint16
 }
 
+func setOf(rr wire.RR) rrset {
+	return rrset{wire.CanonicalName(rr.Header().Name), rr.Header().Rrtype}
+}
+
+// addrOf returns the address in a record, an IPv4 address mapped into IPv6 as what it is. It is not valid if there is
+// none.
+func addrOf(ip net.IP) netip.Addr {
+	addr, _ := netip.AddrFromSlice(ip)
+	return addr.Unmap()
+}
+
+// ipOf returns addr for a field of size bytes. An IPv6 address does not fit into four.
+func ipOf(addr netip.Addr, size int) net.IP {
+	wide := addr.As16()
+	return wide[16-size:]
+}
+
 // removeAddresses takes out of m every address that bad reports; see changeAddresses. It returns the addresses taken out
 // and those left, in the order of m.
 func removeAddresses(m *wire.Msg, bad func(netip.Addr) bool) (removed, kept []netip.Addr) {
@@ -122,7 +139,7 @@ func (c *change) record(rr wire.RR) (gone bool) {
 		if c.sets == nil {
 			c.sets = make(map[rrset]bool)
 		}
-		set := rrset{wire.CanonicalName(rr.Header().Name), rr.Header().Rrtype}
+		set := setOf(rr)
 		c.sets[set] = c.sets[set] || c.replaced
 	}
 	return gone
@@ -130,8 +147,7 @@ func (c *change) record(rr wire.RR) (gone bool) {
 
 // address returns what takes the place of ip in a field of size bytes, or that nothing does.
 func (c *change) address(ip net.IP, size int) (out net.IP, gone bool) {
-	addr, _ := netip.AddrFromSlice(ip)
-	addr = addr.Unmap()
+	addr := addrOf(ip)
 	to := c.instead(addr)
 	switch {
 	case !to.IsValid() || to.BitLen() != addr.BitLen():
@@ -141,8 +157,7 @@ func (c *change) address(ip net.IP, size int) (out net.IP, gone bool) {
 		return ip, false
 	}
 	c.replaced = true
-	wide := to.As16()
-	return wide[16-size:], false
+	return ipOf(to, size), false
 }
 
 // hints changes the addresses in the hints of a record. A hint without addresses goes, also from the list of mandatory
@@ -205,7 +220,7 @@ func shorten(m *wire.Msg, sets map[rrset]bool) {
 	for _, rrs := range [][]wire.RR{m.Answer, m.Ns, m.Extra} {
 		for _, rr := range rrs {
 			h := rr.Header()
-			if h.Ttl > uint32(VirtualTTL/time.Second) && sets[rrset{wire.CanonicalName(h.Name), h.Rrtype}] {
+			if h.Ttl > uint32(VirtualTTL/time.Second) && sets[setOf(rr)] {
 				h.Ttl = uint32(VirtualTTL / time.Second)
 			}
 		}

@@ -22,10 +22,12 @@ const (
 	SourceCluster
 	// SourceNone: nobody is asked; the name is denied here.
 	SourceNone
+	// SourceAgent: the agent in a pod of a workload, instead of the gateway.
+	SourceAgent
 )
 
 func (s Source) String() string {
-	return [...]string{"upstream", "cluster", "none"}[s]
+	return [...]string{"upstream", "cluster", "none", "agent"}[s]
 }
 
 // Decision is what [Route] finds for one question.
@@ -37,10 +39,13 @@ type Decision struct {
 	// Fallback reports that the host's resolvers are asked for the question as it was if the cluster does not know
 	// Name, or cannot be asked.
 	Fallback bool
+	// Workload is whose agent is asked, of SourceAgent.
+	Workload string
 	// Reason is for people: why, in a few words.
 	Reason string
 
 	exists bool       // of SourceNone: the name has no records, but names below it
+	agent  int        // of SourceAgent: its index
 	vip    netip.Addr // of SourceNone: the address whose reverse name this is; a pool may know what it stands for
 }
 
@@ -51,7 +56,10 @@ func Route(cfg Config, qname string, qtype uint16) Decision {
 }
 
 // route is Route for a normalized configuration.
-func (c *Config) route(qname string, qtype uint16) Decision {
+func (c *Config) route(qname string, qtype uint16) Decision { return c.via(c.side(qname, qtype)) }
+
+// side is route as if the gateway were asked for everything that is the cluster's.
+func (c *Config) side(qname string, qtype uint16) Decision {
 	name := wire.CanonicalName(qname)
 	if c.Connection != "" {
 		if inner, ok := strings.CutSuffix(name, "."+c.Connection+"."+aliasZone); ok && !escaped(inner) {
@@ -69,6 +77,9 @@ func (c *Config) route(qname string, qtype uint16) Decision {
 	}
 	if d, ok := c.virtualReverse(name); ok {
 		return d
+	}
+	if _, suffix := c.suffix(name); suffix != "" {
+		return c.cluster(name, "in the suffix "+suffix)
 	}
 	if c.reverse(name) {
 		return Decision{Source: SourceCluster, Name: name, Reason: "reverse name of a cluster subnet"}

@@ -124,9 +124,9 @@ func (s *Server) close() {
 	}
 	s.setting.Lock()
 	defer s.setting.Unlock()
-	st := s.state.Load()
-	st.gateway.close()
-	st.upstreams.close()
+	for _, g := range s.state.Load().groups() {
+		g.close()
+	}
 }
 
 // quick appends to dst, which must be empty, the reply to msg if it is known without asking anyone. Otherwise ask
@@ -218,13 +218,17 @@ func (s *Server) outgoing(q *query, a *answer) *answer {
 }
 
 // serverChanged tells those who care that a server went or came back.
-func (s *Server) serverChanged(source Source, addr netip.AddrPort, alive bool) {
+func (s *Server) serverChanged(g *group, addr netip.AddrPort, alive bool) {
 	kind, text := ServerUp, "DNS server answers again"
 	if !alive {
 		kind, text = ServerDown, "DNS server does not answer; asking it last"
 	}
-	s.log.Info(text, "source", source.String(), "server", addr.String())
-	s.event(Event{Kind: kind, Source: source, Server: addr})
+	log := s.log
+	if g.workload != "" {
+		log = log.With("workload", g.workload)
+	}
+	log.Info(text, "source", g.source.String(), "server", addr.String())
+	s.event(Event{Kind: kind, Source: g.source, Workload: g.workload, Server: addr})
 }
 
 func (s *Server) event(e Event) {

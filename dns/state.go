@@ -15,6 +15,7 @@ import (
 type state struct {
 	cfg           Config
 	gateway       *group
+	agents        []*group // as in cfg
 	upstreams     *group
 	clusterCache  *cache
 	upstreamCache *cache
@@ -38,20 +39,22 @@ func (s *Server) Set(cfg Config) {
 	cfg.Upstreams = slices.DeleteFunc(cfg.Upstreams, s.listensOn)
 	old := s.state.Load()
 	next := s.newState(cfg)
-	if old != nil {
-		next.inherit(old)
+	if old == nil {
+		s.state.Store(next)
+		return
 	}
+	made := next.groups()
+	next.inherit(old)
 	s.state.Store(next)
-	if old != nil {
-		old.retire(next)
-	}
+	next.retire(append(old.groups(), made...))
 }
 
 func (s *Server) newState(cfg Config) *state {
 	return &state{
 		cfg:           cfg,
-		gateway:       s.newGroup(SourceCluster, cfg.Gateway, clusterTiming(cfg.LookupTimeout)),
-		upstreams:     s.newGroup(SourceUpstream, cfg.Upstreams, upstreamTiming),
+		gateway:       s.newGroup(SourceCluster, "", cfg.Gateway, clusterTiming(cfg.LookupTimeout)),
+		agents:        s.newAgents(&cfg),
+		upstreams:     s.newGroup(SourceUpstream, "", cfg.Upstreams, upstreamTiming),
 		clusterCache:  newCache(),
 		upstreamCache: newCache(),
 		flights:       new(flights),
@@ -68,8 +71,11 @@ func (st *state) inherit(old *state) {
 	if sameUpstreams {
 		st.upstreams = old.upstreams
 	}
-	if slices.Equal(st.cfg.Gateway, old.cfg.Gateway) && st.cfg.LookupTimeout == old.cfg.LookupTimeout {
-		st.gateway = old.gateway
+	if st.cfg.LookupTimeout == old.cfg.LookupTimeout {
+		if slices.Equal(st.cfg.Gateway, old.cfg.Gateway) {
+			st.gateway = old.gateway
+		}
+		st.inheritAgents(old)
 	}
 	if !st.cfg.sameRoutes(&old.cfg) || !sameUpstreams {
 		return // names that fall back depend on the upstreams too
@@ -81,10 +87,24 @@ func (st *state) inherit(old *state) {
 	}
 }
 
-// retire closes what next does not use.
-func (st *state) retire(next *state) {
-	for _, g := range []*group{st.gateway, st.upstreams} {
-		if g != next.gateway && g != next.upstreams {
+// inheritAgents takes over what is known of the agents that are where they were.
+func (st *state) inheritAgents(old *state) {
+	for i, a := range st.cfg.Agents {
+		same := func(o Agent) bool { return o.Workload == a.Workload && a.sameServers(&o) }
+		if at := slices.IndexFunc(old.cfg.Agents, same); at >= 0 && !slices.Contains(st.agents, old.agents[at]) {
+			st.agents[i] = old.agents[at]
+		}
+	}
+}
+
+// groups are all who may be asked.
+func (st *state) groups() []*group { return append([]*group{st.gateway, st.upstreams}, st.agents...) }
+
+// retire closes those of groups that are not used any more.
+func (st *state) retire(groups []*group) {
+	kept := st.groups()
+	for _, g := range groups {
+		if !slices.Contains(kept, g) {
 			g.close()
 		}
 	}
@@ -92,13 +112,21 @@ func (st *state) retire(next *state) {
 
 // asksOthers reports whether st asks other servers than next does.
 func (st *state) asksOthers(next *state) bool {
-	return st.upstreams != next.upstreams || st.gateway != next.gateway
+	return !slices.Equal(st.groups(), next.groups())
 }
 
-func (s *Server) newGroup(source Source, addrs []netip.AddrPort, t timing) *group {
-	g := &group{source: source, timing: t, work: &s.work}
+func (s *Server) newAgents(cfg *Config) []*group {
+	var out []*group
+	for _, a := range cfg.Agents {
+		out = append(out, s.newGroup(SourceAgent, a.Workload, a.Servers, clusterTiming(cfg.LookupTimeout)))
+	}
+	return out
+}
+
+func (s *Server) newGroup(source Source, workload string, addrs []netip.AddrPort, t timing) *group {
+	g := &group{source: source, workload: workload, timing: t, work: &s.work}
 	g.life, g.end = context.WithCancel(s.life)
-	g.changed = func(addr netip.AddrPort, alive bool) { s.serverChanged(source, addr, alive) }
+	g.changed = func(addr netip.AddrPort, alive bool) { s.serverChanged(g, addr, alive) }
 	for _, addr := range addrs {
 		g.servers = append(g.servers, &server{addr: addr})
 	}

@@ -12,6 +12,7 @@ type Stats struct {
 	Queries  uint64 // received and admitted
 	Cached   uint64 // answered from memory
 	Cluster  uint64 // questions asked of the cluster, those asked for once on behalf of several counting once
+	Agents   uint64 // questions asked of agents, counted likewise for each
 	Upstream uint64 // questions asked of the host's resolvers, counted likewise
 	Local    uint64 // questions denied here
 	ServFail uint64 // replies with SERVFAIL
@@ -31,9 +32,10 @@ type Stats struct {
 
 // ServerState is what is known of one server that is asked.
 type ServerState struct {
-	Addr   netip.AddrPort
-	Source Source
-	Alive  bool // false after several failures in a row, until the next answer
+	Addr     netip.AddrPort
+	Source   Source
+	Workload string // of SourceAgent
+	Alive    bool   // false after several failures in a row, until the next answer
 }
 
 // EventKind says what an [Event] is about.
@@ -50,15 +52,16 @@ const (
 
 // Event is something worth showing to people that happened while answering.
 type Event struct {
-	Kind   EventKind
-	Source Source
-	Server netip.AddrPort // of ServerDown and ServerUp
-	Name   string         // of AddressBlocked: the name asked for
-	Addr   netip.Addr     // of AddressBlocked
+	Kind     EventKind
+	Source   Source
+	Workload string         // of ServerDown and ServerUp, of SourceAgent
+	Server   netip.AddrPort // of ServerDown and ServerUp
+	Name     string         // of AddressBlocked: the name asked for
+	Addr     netip.Addr     // of AddressBlocked
 }
 
 type counters struct {
-	queries, cached, cluster, upstream, local, servfail, blocked, refused, dropped atomic.Uint64
+	queries, cached, cluster, agents, upstream, local, servfail, blocked, refused, dropped atomic.Uint64
 
 	withheld, virtual, noLease atomic.Uint64 // see show
 
@@ -107,7 +110,7 @@ func (h *histogram) quantile(q float64) time.Duration {
 func (s *Server) Stats() Stats {
 	c, st := &s.counters, s.state.Load()
 	out := Stats{
-		Queries: c.queries.Load(), Cached: c.cached.Load(), Cluster: c.cluster.Load(), Upstream: c.upstream.Load(),
+		Queries: c.queries.Load(), Cached: c.cached.Load(), Cluster: c.cluster.Load(), Agents: c.agents.Load(), Upstream: c.upstream.Load(),
 		Local: c.local.Load(), ServFail: c.servfail.Load(), Blocked: c.blocked.Load(), Refused: c.refused.Load(),
 		Withheld: c.withheld.Load(), Virtual: c.virtual.Load(), NoLease: c.noLease.Load(),
 		Dropped: c.dropped.Load(), TCPConnections: int(c.tcp.Load()),
@@ -115,9 +118,9 @@ func (s *Server) Stats() Stats {
 		InFlight:   st.flights.len(),
 		Remembered: st.clusterCache.len() + st.upstreamCache.len(),
 	}
-	for _, g := range []*group{st.gateway, st.upstreams} {
+	for _, g := range st.groups() {
 		for _, srv := range g.servers {
-			out.Servers = append(out.Servers, ServerState{Addr: srv.addr, Source: g.source, Alive: !srv.health.dead()})
+			out.Servers = append(out.Servers, ServerState{Addr: srv.addr, Source: g.source, Workload: g.workload, Alive: !srv.health.dead()})
 		}
 	}
 	return out

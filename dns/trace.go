@@ -32,9 +32,12 @@ type Lookup struct {
 	Name string `json:"name"`
 	// SearchDomain is what the search list added to the name as given; "" if it was tried as it is.
 	SearchDomain string `json:"searchDomain,omitempty"`
-	// Source is who is asked: "cluster", "upstream" (the host's own resolvers) or "none"; Reason is why, for people.
+	// Source is who is asked: "cluster", "agent", "upstream" (the host's own resolvers) or "none"; Reason is why, for
+	// people.
 	Source string `json:"source"`
 	Reason string `json:"reason"`
+	// Workload is whose agent is asked, if Source is "agent".
+	Workload string `json:"workload,omitempty"`
 	// Asked is the name that the source is asked for, where it is another one.
 	Asked string `json:"asked,omitempty"`
 	// Fallback reports that the host's own resolvers are asked for what the cluster does not know.
@@ -47,8 +50,11 @@ type Lookup struct {
 type Question struct {
 	// Type is "A" or "AAAA".
 	Type string `json:"type"`
-	// AnsweredBy is "cluster", "upstream" or, if nobody was asked or could tell, "none".
+	// AnsweredBy is "cluster", "agent", "upstream" or, if nobody was asked or could tell, "none".
 	AnsweredBy string `json:"answeredBy"`
+	// Agents are the workloads whose agents were asked: the one of an answer by "agent"; of one by "cluster" those that
+	// are the way to its addresses.
+	Agents []string `json:"agents,omitempty"`
 	// Cached reports that the answer was remembered, as the one to a client that uses EDNS.
 	Cached bool `json:"cached"`
 	// Rcode and Errors are what a client gets; Errors only if it uses EDNS.
@@ -187,7 +193,7 @@ func (s *Server) lookUp(ctx context.Context, l *Lookup) error {
 		asking.Go(func() { errs[i] = s.traceQuestion(ctx, l.Name, qtype, &l.Questions[i]) })
 	}
 	d := s.state.Load().route(l.Name, wire.TypeA) // for AAAA it decides alike: see addressing
-	l.Source, l.Reason, l.Fallback = d.Source.String(), d.Reason, d.Fallback
+	l.Source, l.Workload, l.Reason, l.Fallback = d.Source.String(), d.Workload, d.Reason, d.Fallback
 	if d.Name != wire.CanonicalName(l.Name) {
 		l.Asked = d.Name
 	}
@@ -268,12 +274,12 @@ func (s *Server) describe(q *query, a *answer, tcp bool, out *Question) (truncat
 	if err := got.Unpack(appendReply(nil, q, rules.told(q, a), now, q.limit(tcp))); err != nil {
 		return false, fmt.Errorf("answer: %w", err)
 	}
-	out.AnsweredBy = a.source.String()
+	out.AnsweredBy, out.Agents = a.source.String(), a.agents
 	out.Rcode = wire.RcodeToString[got.Rcode]
 	out.Errors = extendedErrors(got)
 	out.Aliases, out.Given = answered(given)
 	_, out.Addresses = answered(got)
-	if a.source == SourceCluster {
+	if a.source == SourceCluster || a.source == SourceAgent {
 		for _, addr := range out.Given {
 			out.tell(rules, a, addr)
 		}
@@ -288,7 +294,7 @@ func (q *Question) tell(rules *outward, a *answer, addr netip.Addr) {
 	case errors.Is(err, errWithheld):
 		w, _ := rules.withheld.find(addr)
 		q.Withheld = append(q.Withheld, WithheldAddr{Addr: addr, Prefix: w.Prefix, Owner: w.Owner})
-	case errors.Is(err, errForeign): // the extended error says so
+	case errors.Is(err, errForeign), errors.Is(err, errAstray): // the extended error says so
 	case err != nil:
 		q.Virtual = append(q.Virtual, VirtualAddr{Real: addr, Error: err.Error()})
 	case vip != addr:

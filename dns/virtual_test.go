@@ -221,7 +221,7 @@ func underRules(t testing.TB, cfg Config, pool Pool, q, m *wire.Msg) *wire.Msg {
 	s := NewServer(Options{Pool: pool})
 	s.Set(cfg)
 	name, st := q.Question[0].Name, s.state.Load()
-	a, err := s.clusterAnswer(st, pack(t, m), &query, name, name)
+	a, err := s.clusterAnswer(st, heard(t, m), &query, name, name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -421,7 +421,7 @@ func TestOfTheClustersNamesOnlyRealAddressesAreBelieved(t *testing.T) {
 		events := 0
 		s := NewServer(Options{Pool: newTestPool(1), Events: func(Event) { events++ }, Own: func(addr netip.Addr) bool { return addr == own }})
 		s.Set(cfg)
-		a, err := s.clusterAnswer(s.state.Load(), pack(t, m), &query, "x.cluster.local.", "x.cluster.local.")
+		a, err := s.clusterAnswer(s.state.Load(), heard(t, m), &query, "x.cluster.local.", "x.cluster.local.")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -531,7 +531,7 @@ func TestAVirtualAnswerAges(t *testing.T) {
 	query, _ := parseQuery(pack(t, q))
 	s := NewServer(Options{})
 	s.Set(hiding(Config{}))
-	a, err := s.clusterAnswer(s.state.Load(), pack(t, m), &query, "x.cluster.local.", "x.cluster.local.")
+	a, err := s.clusterAnswer(s.state.Load(), heard(t, m), &query, "x.cluster.local.", "x.cluster.local.")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -702,7 +702,11 @@ func FuzzVirtual(f *testing.F) {
 		if v != verdictAsk || len(response) < headerBytes {
 			return
 		}
-		a, err := s.clusterAnswer(st, response, &query, "x.cluster.local.", "x.cluster.local.")
+		m := new(wire.Msg)
+		if m.Unpack(response) != nil {
+			return
+		}
+		a, err := s.clusterAnswer(st, reply{msg: m, source: SourceCluster}, &query, "x.cluster.local.", "x.cluster.local.")
 		if err != nil {
 			return
 		}

@@ -175,7 +175,7 @@ func thinned(t testing.TB, withheld []Withheld, q, m *wire.Msg) (out *wire.Msg, 
 	}
 	name := q.Question[0].Name
 	s := NewServer(Options{})
-	a, err := s.clusterAnswer(s.state.Load(), pack(t, m), &query, name, name)
+	a, err := s.clusterAnswer(s.state.Load(), heard(t, m), &query, name, name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +251,7 @@ func TestAThinnedAnswerKeepsWhatItWas(t *testing.T) {
 	m.Answer = []wire.RR{rr(t, "x.cluster.local. 20 IN A 10.132.0.1"), rr(t, "x.cluster.local. 20 IN A 10.130.0.1"), rr(t, "x.cluster.local. 20 IN A 127.0.0.1")}
 	query, _ := parseQuery(pack(t, q))
 	s := NewServer(Options{})
-	a, err := s.clusterAnswer(s.state.Load(), pack(t, m), &query, "x.cluster.local.", "x.cluster.local.")
+	a, err := s.clusterAnswer(s.state.Load(), heard(t, m), &query, "x.cluster.local.", "x.cluster.local.")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -308,7 +308,7 @@ func TestTheExplanationIsSafeAndShort(t *testing.T) {
 		m.Answer[0].Header().Name = name
 		query, _ := parseQuery(pack(t, q))
 		s := NewServer(Options{})
-		a, err := s.clusterAnswer(s.state.Load(), pack(t, m), &query, name, name)
+		a, err := s.clusterAnswer(s.state.Load(), heard(t, m), &query, name, name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -321,7 +321,7 @@ func TestTheExplanationIsSafeAndShort(t *testing.T) {
 		}
 	}
 	q, _ := parseQuery(pack(t, question("x.", wire.TypeA)))
-	if text := rules.loss(&q, netip.MustParseAddr("10.1.1.1"), errWithheld).text; len(text) > 120 || strings.ToValidUTF8(text, "") != text {
+	if text := rules.loss(&q, new(answer), netip.MustParseAddr("10.1.1.1"), errWithheld).text; len(text) > 120 || strings.ToValidUTF8(text, "") != text {
 		t.Errorf("%q", text)
 	}
 }
@@ -391,7 +391,11 @@ func FuzzWithhold(f *testing.F) {
 		if v != verdictAsk {
 			return
 		}
-		a, err := s.clusterAnswer(s.state.Load(), response, &query, "x.cluster.local.", "x.cluster.local.")
+		m := new(wire.Msg)
+		if m.Unpack(response) != nil {
+			return
+		}
+		a, err := s.clusterAnswer(s.state.Load(), reply{msg: m, source: SourceCluster}, &query, "x.cluster.local.", "x.cluster.local.")
 		if err != nil {
 			return
 		}
@@ -539,7 +543,7 @@ func remembersCluster(t testing.TB, records int) (s *Server, msg []byte) {
 	for i := range records {
 		response.Answer = append(response.Answer, rr(t, fmt.Sprintf("%s 3600 IN A 10.130.0.%d", name, i+1)))
 	}
-	a, err := s.clusterAnswer(s.state.Load(), pack(t, response), &q, name, name)
+	a, err := s.clusterAnswer(s.state.Load(), heard(t, response), &q, name, name)
 	if err != nil {
 		t.Fatal(err)
 	}

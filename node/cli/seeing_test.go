@@ -141,6 +141,22 @@ func TestWhyText(t *testing.T) {
 				}},
 			}}},
 		},
+		"why-agent": {
+			InForce: true, Addresses: []api.Explained{explained("10.130.5.6", tunnel)},
+			Trace: &dns.Trace{
+				Name: "db.mesh.internal", Matched: "db.mesh.internal.", Addresses: []netip.Addr{service},
+				Lookups: []dns.Lookup{
+					{
+						Name: "db.mesh.internal.svc.cluster.local.", SearchDomain: "svc.cluster.local", Source: "cluster", Reason: "the cluster's domain",
+						Questions: []dns.Question{{Type: "A", AnsweredBy: "cluster", Agents: []string{"deployment/echo", "statefulset/web"}, Rcode: "NOERROR"}},
+					},
+					{
+						Name: "db.mesh.internal.", Source: "agent", Workload: "deployment/echo", Reason: "in the suffix mesh.internal of workload deployment/echo",
+						Questions: []dns.Question{{Type: "A", AnsweredBy: "agent", Agents: []string{"deployment/echo"}, Rcode: "NOERROR", Addresses: []netip.Addr{service}}},
+					},
+				},
+			},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var b strings.Builder

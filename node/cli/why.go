@@ -159,7 +159,11 @@ func traceText(t dns.Trace) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s  %s\n", t.Name, traceOutcome(t))
 	for _, l := range t.Lookups {
-		fmt.Fprintf(&b, "  %s  asked of %s: %s\n", l.Name, whoAnswers(l.Source), l.Reason)
+		who := whoAnswers(l.Source)
+		if l.Workload != "" {
+			who = whoAnswers(l.Source, l.Workload)
+		}
+		fmt.Fprintf(&b, "  %s  asked of %s: %s\n", l.Name, who, l.Reason)
 		for _, q := range l.Questions {
 			fmt.Fprintf(&b, "    %-4s  %s\n", q.Type, questionText(q))
 		}
@@ -206,10 +210,19 @@ func traceOutcome(t dns.Trace) string {
 	return "has no address"
 }
 
-// whoAnswers spells out a source of the resolver.
-func whoAnswers(source string) string {
+// whoAnswers spells out a source of the resolver. The workloads are those whose agents were asked.
+func whoAnswers(source string, workloads ...string) string {
+	agents := ""
+	if len(workloads) > 0 {
+		agents = "the agent in " + strings.Join(workloads, " and the agent in ")
+	}
 	switch source {
+	case dns.SourceAgent.String():
+		return agents
 	case dns.SourceCluster.String():
+		if agents != "" {
+			return "the cluster and " + agents
+		}
 		return "the cluster"
 	case dns.SourceUpstream.String():
 		return "this host's own resolvers"
@@ -223,7 +236,7 @@ func questionText(q dns.Question) string {
 	if len(q.Addresses) > 0 {
 		text = join(q.Addresses)
 	}
-	text += ", answered by " + whoAnswers(q.AnsweredBy)
+	text += ", answered by " + whoAnswers(q.AnsweredBy, q.Agents...)
 	if q.Cached {
 		text += ", remembered"
 	}
