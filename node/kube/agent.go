@@ -37,8 +37,9 @@ const attempts = 10
 // kind of container, or else one in a new ephemeral container, which restarts nothing and stays in the pod's
 // specification for good. It waits until ctx ends for the container to run; say is told what it waits for.
 //
-// Each refusal is a failure of its own with a remedy. One that matches [ErrPodGone] asks for another pod. An
-// agent that runs may still end at once: [Client.WatchAgent] tells.
+// Each refusal is a failure of its own with a remedy. One that matches [ErrPodGone] asks for another pod. A
+// container that runs may end a moment later, and its agent takes a moment to listen: [Client.WatchAgent]
+// and [Agent.Failure] tell of the first while the ports are tried.
 func (c *Client) PlaceAgent(ctx context.Context, pod *corev1.Pod, say func(string)) (Agent, error) {
 	image, err := c.agentImage(ctx)
 	if err != nil {
@@ -104,6 +105,9 @@ func (c *Client) placementRefused(ctx context.Context, a Agent, err error) error
 			WithHint("%s", otherWays)
 	case apierrors.IsNotFound(err):
 		return fmt.Errorf("%s: %w", doing, ErrPodGone)
+	case strings.Contains(err.Error(), "violates PodSecurity"): // which an agent's container alone does not
+		return failure.New(failure.Refused, fmt.Errorf("%s: the pod itself is not what its namespace asks of pods, so nothing may be added to it: %w", doing, err),
+			"choose another workload, or "+otherWays)
 	case refusedByPolicy(err):
 		return failure.New(failure.Refused, fmt.Errorf("%s: a policy of the cluster refuses it: %w", doing, err),
 			fmt.Sprintf("ask for an exception for ephemeral containers named %s*, or %s", agentPrefix, otherWays))
@@ -131,7 +135,7 @@ func (c *Client) awaitAgent(ctx context.Context, a Agent, say func(string)) erro
 			if s.Phase == AgentWaiting && s.text() != seen.text() {
 				say(fmt.Sprintf("container %s in pod %s: %s", a.Container, a.podName(), s.text()))
 			}
-			if seen = *s; seen.Phase != AgentWaiting || seen.stuck() {
+			if seen = *s; seen.Phase == AgentRunning || a.Failure(seen) != nil {
 				stop(nil)
 			}
 		},
@@ -141,11 +145,10 @@ func (c *Client) awaitAgent(ctx context.Context, a Agent, say func(string)) erro
 			}
 		},
 	})
+	err := a.Failure(seen)
 	switch {
-	case seen.Phase == AgentRunning:
-		return nil
-	case seen.Phase != AgentWaiting || seen.stuck():
-		return a.failure(seen)
+	case seen.Phase == AgentRunning || err != nil:
+		return err
 	case ctx.Err() == nil:
 		return context.Cause(waiting)
 	}
@@ -153,18 +156,21 @@ func (c *Client) awaitAgent(ctx context.Context, a Agent, say func(string)) erro
 		fmt.Sprintf("is its node well? see `kubectl -n %s describe pod %s`", a.Namespace, a.Pod))
 }
 
-// failure says why an agent cannot be used: its state is one from which it does not get to run.
-func (a Agent) failure(s AgentState) error {
-	describe := fmt.Sprintf("see `kubectl -n %s describe pod %s`", a.Namespace, a.Pod)
+// Failure says why an agent in this state cannot be used, with the remedy; nil if it runs or may yet. It
+// matches [ErrPodGone] if another pod is to be chosen.
+func (a Agent) Failure(s AgentState) error {
 	switch {
 	case s.Phase == AgentGone:
 		return fmt.Errorf("the agent in pod %s: %w", a.podName(), ErrPodGone)
 	case s.Phase == AgentEnded:
 		return failure.Newf(failure.General, "the agent in pod %s has ended: %s", a.podName(), s.text()).
 			WithHint("see `kubectl -n %s logs %s -c %s`", a.Namespace, a.Pod, a.Container)
-	case slices.Contains(imageReasons, s.Reason):
+	case s.stuck() && slices.Contains(imageReasons, s.Reason):
 		return failure.Newf(failure.General, "the agent in pod %s does not start: image %s is not to be had on node %s: %s", a.podName(), s.Image, s.Node, s.text()).
 			WithHint("make the gateway's image available there, to pods of namespace %s as well (a pull secret of the pod, or on the node itself); the node tries again within five minutes", a.Namespace)
+	case s.stuck():
+		return failure.Newf(failure.General, "the agent in pod %s does not start: %s", a.podName(), s.text()).
+			WithHint("see `kubectl -n %s describe pod %s`", a.Namespace, a.Pod)
 	}
-	return failure.Newf(failure.General, "the agent in pod %s does not start: %s", a.podName(), s.text()).WithHint("%s", describe)
+	return nil
 }

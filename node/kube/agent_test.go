@@ -262,9 +262,9 @@ func TestPlaceAgentRefused(t *testing.T) {
 		"no right": {code: 403, refusal: refused("patch", "pods/ephemeralcontainers"), want: failure.Permission,
 			text: `add an agent to pod shop/echo-1: not permitted in namespace shop as the user of context "here": watch pods, patch pods/ephemeralcontainers`, hint: "name: culvert-agent-user\n  namespace: shop"},
 		"Pod Security": {code: 403, refusal: status(403, "Forbidden", asking+`violates PodSecurity "restricted:latest": runAsNonRoot != true (container "app")`, object{"name": "echo-1"}), want: failure.Refused,
-			text: `a policy of the cluster refuses it: pods "echo-1" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot`, hint: "ask for an exception for ephemeral containers named culvert-agent-*, or have the workload run"},
+			text: `not what its namespace asks of pods, so nothing may be added to it: pods "echo-1" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot`, hint: "choose another workload, or have the workload run"},
 		"an admission policy": {code: 422, refusal: status(422, "Invalid", asking+"ValidatingAdmissionPolicy 'no-debug' with binding 'all' denied request: no debugging here", object{"name": "echo-1"}), want: failure.Refused,
-			text: "no debugging here", hint: "sidecar container called culvert-agent with the argument agent"},
+			text: "a policy of the cluster refuses it: pods", hint: "ask for an exception for ephemeral containers named culvert-agent-*, or have the workload run the gateway's image as a sidecar container called culvert-agent with the argument agent"},
 		"a webhook": {code: 400, refusal: status(400, "", `admission webhook "guard.example" denied the request: not so`, nil), want: failure.Refused, text: "not so", hint: "or use gateway"},
 		"an old cluster": {code: 404, refusal: status(404, "NotFound", "the server could not find the requested resource", object{}), want: failure.General,
 			text: "this cluster has no ephemeral containers, which Kubernetes has since 1.25", hint: "sidecar"},
@@ -421,11 +421,13 @@ func TestDialAgentRefusedNamesTheRightThere(t *testing.T) {
 func TestAgentStateText(t *testing.T) {
 	at := metav1.NewTime(noon.Add(time.Minute))
 	for want, state := range map[string]corev1.ContainerState{
-		"the node has not said anything of it yet": {},
-		"ContainerCreating":                        waiting("ContainerCreating", ""),
-		"ErrImagePull: no route":                   waiting("ErrImagePull", "no route\n"),
-		"exit code 0, Completed":                   {Terminated: &corev1.ContainerStateTerminated{Reason: "Completed", FinishedAt: at}},
-		"exit code 3: lost":                        ended(3, "Error", " lost "),
+		"the node has not said anything of it yet":          {},
+		"ContainerCreating":                                 waiting("ContainerCreating", ""),
+		"ErrImagePull: no route":                            waiting("ErrImagePull", "no route\n"),
+		"exit code 0, Completed":                            {Terminated: &corev1.ContainerStateTerminated{Reason: "Completed", FinishedAt: at}},
+		"exit code 3: lost":                                 ended(3, "Error", " lost "),
+		"exit code 2: error: no; hint:  yes[2J":             ended(2, "Error", "error: no\n\nhint:  yes\x1b[2J\x00\n"),
+		"exit code 1: ..." + strings.Repeat("é", 399) + "!": ended(1, "Error", strings.Repeat("é", 5000)+"!"),
 	} {
 		if got := agentState(newPod("a", withContainer("culvert-agent-a", state)), "culvert-agent-a").text(); got != want {
 			t.Errorf("%q, want %q", got, want)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -56,7 +57,7 @@ func (s AgentState) stuck() bool {
 
 // text says why the container waits or has ended.
 func (s AgentState) text() string {
-	message := strings.TrimSpace(s.Message)
+	message := oneLine(s.Message)
 	switch {
 	case s.Phase == AgentEnded && message == "":
 		return fmt.Sprintf("exit code %d, %s", s.ExitCode, s.Reason)
@@ -68,6 +69,30 @@ func (s AgentState) text() string {
 		return s.Reason
 	}
 	return s.Reason + ": " + message
+}
+
+// maxMessage is how many characters of a container's last words are told: the last ones.
+const maxMessage = 400
+
+// oneLine makes a line of what a container said last, without what could move a terminal's cursor.
+func oneLine(message string) string {
+	var lines []string
+	for line := range strings.Lines(message) {
+		line = strings.Map(func(r rune) rune {
+			if unicode.IsPrint(r) {
+				return r
+			}
+			return -1
+		}, strings.TrimSpace(line))
+		if line != "" {
+			lines = append(lines, line)
+		}
+	}
+	out := []rune(strings.Join(lines, "; "))
+	if len(out) > maxMessage {
+		return "..." + string(out[len(out)-maxMessage:])
+	}
+	return string(out)
 }
 
 // agentState is the state of a pod's container. A container that the pod does not have waits: what has been

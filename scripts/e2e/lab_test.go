@@ -25,6 +25,9 @@ var shared *lab
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
+	if ask := os.Getenv(askVariable); ask != "" {
+		return answerHere(ask)
+	}
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(os.Stderr, "FAIL: the lab's scenarios need root")
 		return 1
