@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"net/netip"
@@ -80,28 +81,36 @@ func common(a, b netip.Prefix) netip.Prefix {
 	}
 }
 
-// assignAll assigns what twins do not have yet, as far as a Peer has room for them. Those that were there
-// before go first.
+// assignAll assigns what twins do not have yet, as far as a Peer has room for them. Those that earlier plans
+// had come first; a Peer with too many would be refused as a whole.
 func (a *allocator) assignAll(twins []Twin) {
-	room := maxTwins
+	order := make([]*Twin, len(twins))
 	for i := range twins {
-		if twins[i].Virtual.IsValid() {
-			room--
-		}
+		order[i] = &twins[i]
 	}
-	for i := range twins {
-		t := &twins[i]
-		if t.Virtual.IsValid() {
-			continue
-		}
-		if room <= 0 {
+	slices.SortStableFunc(order, func(x, y *Twin) int {
+		return cmp.Or(first(a.had(*x), a.had(*y)), first(x.Virtual.IsValid(), y.Virtual.IsValid()))
+	})
+	room := maxTwins
+	for _, t := range order {
+		switch {
+		case room <= 0:
+			t.Virtual, t.Pooled = netip.Prefix{}, false
 			t.Reason = fmt.Sprintf("%d other prefixes have some, and a Peer has no room for more", maxTwins)
 			continue
+		case !t.Virtual.IsValid():
+			a.assign(t)
 		}
-		if a.assign(t); t.Virtual.IsValid() {
+		if t.Virtual.IsValid() {
 			room--
 		}
 	}
+}
+
+// had reports whether an earlier plan had this very twin.
+func (a *allocator) had(t Twin) bool {
+	i, ok := slices.BinarySearchFunc(a.old, t.Real, func(x Twin, p netip.Prefix) int { return comparePrefix(x.Real, p) })
+	return ok && a.old[i].Virtual == t.Virtual
 }
 
 // allocator hands out virtual prefixes.

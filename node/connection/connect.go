@@ -152,7 +152,7 @@ func (s *Session) open(limited, ctx context.Context, background *sync.WaitGroup)
 		peer *v1alpha1.Peer
 		err  error
 	}
-	s.rememberTwins()
+	s.keepTwins()
 	wanted, answer := s.newPeer(), make(chan put, 1)
 	s.virtual.asked = wanted.Spec.Twins
 	background.Go(func() {

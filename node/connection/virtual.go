@@ -26,7 +26,7 @@ type virtual struct {
 	store  *twins.Store // nil where nothing can be remembered
 	key    twins.Key
 	chosen policy.Virtual // with every twin that the cluster was ever given
-	kept   int            // how many of those the store has
+	kept   policy.Virtual // what the store has of that
 
 	pool *vip.Stats // a few seconds ago; nil for no pool
 
@@ -61,7 +61,7 @@ func (s *Session) chooseVirtual() error {
 		return failure.New(failure.Conflict, err, "nothing was changed")
 	}
 	s.notice(noticeNoVirtual, err)
-	v.kept = len(in.Remembered.Assigned)
+	v.kept = in.Remembered
 	return nil
 }
 
@@ -75,25 +75,29 @@ func needsVirtual(settings policy.Settings) bool {
 
 // assign makes the twins of p those that the cluster was given.
 func (s *Session) assign(p policy.Plan) {
-	v := &s.virtual
-	for _, t := range p.Twins {
-		known := slices.ContainsFunc(v.chosen.Assigned, func(a policy.Twin) bool { return a.Real == t.Real })
-		if t.Virtual.IsValid() && !known {
-			v.chosen.Assigned = append(slices.Clip(v.chosen.Assigned), t)
-		}
+	if len(p.Twins) > 0 {
+		s.virtual.chosen = s.virtual.chosen.Keep(p.Twins)
 	}
 }
 
-// rememberTwins keeps for the next connection what was assigned.
+// rememberTwins keeps for the next connection what was assigned since the last time.
 func (s *Session) rememberTwins() {
 	v := &s.virtual
-	if v.store == nil || v.kept == len(v.chosen.Assigned) && v.kept > 0 {
+	if v.kept.V4 != v.chosen.V4 || v.kept.V6 != v.chosen.V6 || !slices.Equal(v.kept.Assigned, v.chosen.Assigned) {
+		s.keepTwins()
+	}
+}
+
+// keepTwins keeps what was assigned, and that it is in use.
+func (s *Session) keepTwins() {
+	v := &s.virtual
+	if v.store == nil {
 		return
 	}
 	err := v.store.Keep(v.key, v.chosen)
 	s.notice(noticeTwins, err)
 	if err == nil {
-		v.kept = len(v.chosen.Assigned)
+		v.kept = v.chosen
 	}
 }
 
