@@ -78,8 +78,9 @@ func TestTwins(t *testing.T) {
 		"a host that cannot route class E": {cluster: cluster("10.130.0.0/24"), noClassE: true, want: "10.130.0.0/24 250.130.0.0/24 pooled", pools: "246.0.0.0/8"},
 		"all of class E: its end is left out": {cluster: cluster("", "31.0.0.0/8", "32.0.0.0/7"), v4: "240.0.0.0/4",
 			want: "31.0.0.0/8 240.0.0.0/8 32.0.0.0/7 no room for it beside the virtual subnet 240.0.0.0/4 in 240.0.0.0/4"},
-		"IPv6, too large for the ULA": {cluster: cluster("", "fd00:aa::/48"), want: "fd00:aa::/48 fdfd:ec7f:d9d8::/48 pooled", pools: "fd12:3456:789a:f000::/52"},
-		"loopback":                    {cluster: Cluster{}, rules: []RoutingRule{via("127.1.0.0/16")}, want: "127.1.0.0/16 240.0.0.0/16 pooled", pools: "246.240.0.0/12"},
+		"the end of class E: so is it of the pool": {cluster: cluster("", "10.0.0.0/8"), v4: "254.0.0.0/7", want: "10.0.0.0/8 250.0.0.0/8 pooled", pools: "254.224.0.0/11"},
+		"IPv6, too large for the ULA":              {cluster: cluster("", "fd00:aa::/48"), want: "fd00:aa::/48 fdfd:ec7f:d9d8::/48 pooled", pools: "fd12:3456:789a:f000::/52"},
+		"loopback":                                 {cluster: Cluster{}, rules: []RoutingRule{via("127.1.0.0/16")}, want: "127.1.0.0/16 240.0.0.0/16 pooled", pools: "246.240.0.0/12"},
 		"one twin for what lies in another": {cluster: cluster("10.132.4.0/24", "10.132.0.0/16"), flags: []string{"--also-proxy=10.132.8.0/24"},
 			want: "10.132.0.0/16 246.132.0.0/16"},
 		"assigned before": {cluster: lab, assigned: "10.130.0.0/16 246.9.0.0/16", want: `10.130.0.0/16 246.9.0.0/16
