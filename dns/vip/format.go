@@ -9,6 +9,7 @@ import (
 	"math"
 	"net/netip"
 	"strconv"
+	"strings"
 )
 
 // The file is lines of text. The first names format and version; each further one is a lease, of which the last of a
@@ -64,6 +65,7 @@ func readContents(r io.Reader) contents {
 	var c contents
 	lines := bufio.NewReaderSize(r, maxLineBytes)
 	var read []record
+	known := names{}
 	for {
 		line, err := nextLine(lines)
 		if err == io.EOF {
@@ -81,7 +83,7 @@ func readContents(r io.Reader) contents {
 			c.clean = false
 			var rec record
 			if err == nil {
-				rec, err = parseRecord(line)
+				rec, err = known.parseRecord(line)
 			}
 			if err == nil {
 				read = append(read, rec)
@@ -133,7 +135,18 @@ func lastOfEach(all []record) []record {
 	return all[n:]
 }
 
-func parseRecord(line []byte) (record, error) {
+// names are those of a file. One name may stand in thousands of its lines: it is kept once.
+type names map[string]string
+
+func (known names) once(name string) string {
+	if kept, ok := known[name]; ok {
+		return kept
+	}
+	known[name] = strings.Clone(name) // not with the rest of its line
+	return known[name]
+}
+
+func (known names) parseRecord(line []byte) (record, error) {
 	fields := bytes.SplitN(line, []byte(" "), 6)
 	if len(fields) < 5 || string(fields[0]) != "lease" {
 		return record{}, fmt.Errorf("%w: not a lease", errLine)
@@ -154,7 +167,7 @@ func parseRecord(line []byte) (record, error) {
 		return r, nil
 	}
 	var err error
-	r.names, err = parseNames(string(fields[5]))
+	r.names, err = known.parseNames(string(fields[5]))
 	return r, err
 }
 
@@ -169,19 +182,21 @@ func parseSeconds(b []byte) (int64, error) {
 	return n, err
 }
 
-func parseNames(s string) (names []string, err error) {
+func (known names) parseNames(s string) (list []string, err error) {
 	for {
 		quoted, err := strconv.QuotedPrefix(s)
 		if err != nil || quoted[0] != '"' {
 			return nil, fmt.Errorf("%w: no name: %.40q", errLine, s)
 		}
 		name, err := strconv.Unquote(quoted)
-		if err != nil || len(name) > maxNameBytes || len(names) == maxNames {
+		if err != nil || len(name) > maxNameBytes || len(list) == maxNames {
 			return nil, fmt.Errorf("%w: too many names, or too long", errLine)
 		}
-		names = append(names, name)
+		if len(list) == 0 || otherBytes(list)+len(name) <= maxOtherNames {
+			list = append(list, known.once(name))
+		}
 		if s = s[len(quoted):]; s == "" {
-			return names, nil
+			return list, nil
 		}
 		if s[0] != ' ' {
 			return nil, fmt.Errorf("%w: no space between names: %.40q", errLine, s)

@@ -10,6 +10,10 @@ import (
 const (
 	gone     = math.MaxInt32 // in lease.used: reclaimed
 	maxNames = 4             // remembered of one lease, for people
+
+	// maxOtherNames bounds the bytes of all names of one lease but the first: the cluster chooses how long they are, and
+	// a million leases keep them, in memory and in the file. The first is what the lease counts for when it is read.
+	maxOtherNames = 256
 )
 
 // lease is one virtual address and what it stands for. Packet lookups read vip and real, which never change, and
@@ -41,9 +45,21 @@ func (l *lease) touch(now int32) bool {
 
 // addName remembers that name was asked for, if there is room.
 func (l *lease) addName(name string) {
-	if len(l.names) < maxNames && !slices.Contains(l.names, name) {
-		l.names = append(l.names, name)
+	if len(l.names) == maxNames || slices.Contains(l.names, name) {
+		return
 	}
+	if len(l.names) > 0 && otherBytes(l.names)+len(name) > maxOtherNames {
+		return
+	}
+	l.names = append(l.names, name)
+}
+
+// otherBytes returns the length of all names but the first, of which there must be one.
+func otherBytes(names []string) (n int) {
+	for _, name := range names[1:] {
+		n += len(name)
+	}
+	return n
 }
 
 // holder is a name and the leases that count for it.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/culvert-dev/culvert/dns"
 )
@@ -118,6 +119,50 @@ func TestLeaseAndLookUp(t *testing.T) {
 	if _, ok := p.PeekReal(addr("10.9.9.9")); ok {
 		t.Error("a lease of an address that has none")
 	}
+}
+
+// The cluster chooses names: however long they are, a lease remembers but a little.
+func TestLongNamesCostLittle(t *testing.T) {
+	cfg := Config{Prefixes: prefixes("211.55.48.0/20"), Path: filepath.Join(t.TempDir(), "pool")}
+	p := open(t, cfg)
+	long := func(c string) string { return strings.Repeat(c, 250) + "." }
+	var reals []string
+	for i := range 100 {
+		reals = append(reals, fmt.Sprintf("10.130.4.%d", i))
+		for _, name := range []string{long("a"), long("b"), long("c"), "short.", long("d"), "another."} {
+			get(t, p, reals[i], name)
+		}
+	}
+	check := func(p *Pool) {
+		t.Helper()
+		var first string
+		for i, real := range reals {
+			info, ok := p.PeekReal(addr(real))
+			if want := []string{long("a"), long("b")}; !ok || !slices.Equal(info.Names, want) {
+				t.Fatalf("%s has %d names, %q, want %q", real, len(info.Names), info.Names, want)
+			}
+			if i == 0 {
+				first = info.Names[0]
+			} else if unsafe.StringData(info.Names[0]) != unsafe.StringData(first) {
+				t.Fatalf("%s has the name once more", real)
+			}
+		}
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	check(open(t, cfg))
+	// What an earlier version or somebody else wrote.
+	var lines strings.Builder
+	fmt.Fprintln(&lines, fileHeader)
+	for i, real := range reals {
+		fmt.Fprintf(&lines, "lease 211.55.48.%d %s 1764079200 1764079300 %q %q %q %q\n", i+1, real, long("a"), long("b"), long("c"), long("d"))
+	}
+	cfg.Path = filepath.Join(t.TempDir(), "pool")
+	if err := os.WriteFile(cfg.Path, []byte(lines.String()+lineClosed+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check(open(t, cfg))
 }
 
 func TestReclaim(t *testing.T) {

@@ -120,7 +120,13 @@ func (w *twin) leased(vip, real netip.Addr, name string, now int64) {
 	if l.charged == "" {
 		l.charged = name
 	}
-	if len(l.names) < maxNames && !slices.Contains(l.names, name) {
+	others := 0
+	for i, n := range append(slices.Clone(l.names), name) {
+		if i > 0 {
+			others += len(n)
+		}
+	}
+	if len(l.names) < maxNames && others <= maxOtherNames && !slices.Contains(l.names, name) {
 		l.names = append(l.names, name)
 	}
 }
