@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -55,7 +56,8 @@ func (c *Client) Policy(ctx context.Context) (*v1alpha1.Policy, error) {
 }
 
 // PutPeer creates the Peer, or takes over the user's own one of that name, left by a connection that
-// ended without saying so.
+// ended without saying so. If the name is another user's, who can read it and thus keep it, peer gets a
+// name of its own.
 func (c *Client) PutPeer(ctx context.Context, peer *v1alpha1.Peer) (*v1alpha1.Peer, error) {
 	const doing = "create the Peer of this connection"
 	object, err := encode(peer)
@@ -66,6 +68,11 @@ func (c *Client) PutPeer(ctx context.Context, peer *v1alpha1.Peer) (*v1alpha1.Pe
 	got, err := resource.Create(ctx, object, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		got, err = c.replacePeer(ctx, object)
+	}
+	if apierrors.IsForbidden(err) && refusedByAdmission(err) {
+		peer.Name = fmt.Sprintf("%s-%08x", peer.Name, rand.Uint32())
+		object.SetName(peer.Name)
+		got, err = resource.Create(ctx, object, metav1.CreateOptions{})
 	}
 	if err != nil {
 		return nil, c.explain(doing, err)

@@ -158,6 +158,30 @@ func TestPutPeerTakesOverALeftOver(t *testing.T) {
 	}
 }
 
+// A Peer of that name may be another user's: everybody can read the names.
+func TestPutPeerBesideThatOfAnother(t *testing.T) {
+	api := newFakeAPI(t)
+	var asked []string
+	api.mux.HandleFunc("POST "+peersPath, func(w http.ResponseWriter, r *http.Request) {
+		var sent v1alpha1.Peer
+		if err := json.NewDecoder(r.Body).Decode(&sent); err != nil {
+			t.Error(err)
+		}
+		if asked = append(asked, sent.Name); sent.Name == "mine" {
+			writeAnswer(w, 409, status(409, "AlreadyExists", "peers \"mine\" already exists", object{"name": "mine"}))
+			return
+		}
+		writeAnswer(w, 201, peerObject(sent.Name, "2", "12"))
+	})
+	api.answer("DELETE "+peersPath+"/mine", 403, status(403, "Forbidden", `peers.culvert.dev "mine" is forbidden: ValidatingAdmissionPolicy `+
+		`'culvert-peer-owner-culvert' with binding 'culvert-peer-owner-culvert' denied request: this Peer belongs to "eve"`, object{"name": "mine"}))
+	peer := newPeer()
+	got, err := api.client(t).PutPeer(soon(t), peer)
+	if err != nil || len(asked) != 2 || got.Name != asked[1] || peer.Name != got.Name || !strings.HasPrefix(got.Name, "mine-") {
+		t.Errorf("asked for %q, got %+v, %v", asked, got, err)
+	}
+}
+
 // deletes records which objects a client asks to be deleted.
 func (api *fakeAPI) deletes(t *testing.T, code int) *[]string {
 	t.Helper()

@@ -250,6 +250,23 @@ func TestKeysAndAddressesOfOthers(t *testing.T) {
 	})
 }
 
+// TestNameTakenByAnother: names of Peers are known to all, so that one can be kept from its user.
+func TestNameTakenByAnother(t *testing.T) {
+	a := newAttackers(t)
+	as := append([]string{"--kubeconfig", a.configs["alice"]}, allowFlags...)
+	var name string
+	t.Run("first", func(t *testing.T) {
+		a.connect(t, as...)
+		name = a.status(t).Peer.Name
+	})
+	must(t, a.create(t, "mallory", name, newRawKey(t).PublicKey().String(), "245.77.0.26"), "take the name of Alice's Peer")
+	a.connect(t, as...)
+	must(t, a.curl("http://echo.default/"), "GET as alice")
+	if got := a.status(t).Peer.Name; !strings.HasPrefix(got, name+"-") {
+		t.Errorf("Peer %s, want another than %s", got, name)
+	}
+}
+
 // TestTwinsThatAreRefused: by the API server where the form is wrong, by the gateway where the meaning is.
 func TestTwinsThatAreRefused(t *testing.T) {
 	a := newAttackers(t)
