@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,7 +40,7 @@ type gateway struct {
 	peers     *peers.Controller
 	publisher *policystatus.Publisher
 
-	subnetsKnown atomic.Bool
+	subnetsKnown chan struct{} // closed once they are
 }
 
 // serve runs a gateway until ctx ends, which is no error.
@@ -56,7 +55,7 @@ func serve(ctx context.Context, o options, log *slog.Logger) error {
 
 // serveWith is serve with a client.
 func serveWith(ctx context.Context, o options, log *slog.Logger, client dynamic.Interface) error {
-	g := &gateway{o: o, log: log, client: client, metrics: prometheus.NewRegistry()}
+	g := &gateway{o: o, log: log, client: client, metrics: prometheus.NewRegistry(), subnetsKnown: make(chan struct{})}
 	g.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := g.facts(); err != nil {
 		return err
@@ -142,7 +141,7 @@ func (g *gateway) run(ctx context.Context, carrierListener, healthListener net.L
 	pages := &health.Server{Live: g.tunnel.Live, Ready: g.ready, Metrics: g.metrics, Log: g.log}
 	part(func(ctx context.Context) error { return pages.Serve(ctx, healthListener) })
 	part(func(ctx context.Context) error { return g.tunnel.Run(ctx, carrierListener) })
-	part(func(ctx context.Context) error { g.peers.Run(ctx); return nil })
+	part(func(ctx context.Context) error { g.servePeers(ctx); return nil })
 	part(func(ctx context.Context) error { g.publisher.Run(ctx); return nil })
 	part(func(ctx context.Context) error { g.discover(ctx); return nil })
 	<-ctx.Done()
@@ -153,6 +152,16 @@ func (g *gateway) run(ctx context.Context, carrierListener, healthListener net.L
 		return err
 	}
 	return nil
+}
+
+// servePeers serves Peers until ctx ends, once it is known what they may reach and what their overlays and
+// twins must not overlap: a workstation that is served uses the tunnel at once.
+func (g *gateway) servePeers(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-g.subnetsKnown:
+		g.peers.Run(ctx)
+	}
 }
 
 // discover learns the subnets and tells them to everybody who needs them, until ctx ends.
@@ -166,6 +175,7 @@ func (g *gateway) discover(ctx context.Context) {
 	if len(pod) == 0 {
 		pod = g.own
 	}
+	var once sync.Once
 	subnets.New(subnets.Config{
 		Client: g.client, Namespace: g.o.namespace, ClusterScope: g.o.clusterScope,
 		Services: g.o.services, Pods: g.o.pods, Own: pod, Log: g.log,
@@ -173,18 +183,21 @@ func (g *gateway) discover(ctx context.Context) {
 			g.border.setSubnets(r)
 			g.peers.SetReserved(reserved(r, g.own, g.o.egressAllow))
 			g.publisher.Publish(policystatus.Facts{Subnets: r, ClusterUID: uid, ClusterDomain: domain})
-			g.subnetsKnown.Store(true)
+			once.Do(func() { close(g.subnetsKnown) })
 		},
 	}).Run(ctx)
 }
 
 // ready returns nil once a node that connects finds everything it needs.
 func (g *gateway) ready() error {
+	select {
+	case <-g.subnetsKnown:
+	default:
+		return errors.New("not ready: the cluster's subnets are not known yet")
+	}
 	switch {
 	case !g.peers.Ready():
 		return errors.New("not ready: the Peers are not known yet")
-	case !g.subnetsKnown.Load():
-		return errors.New("not ready: the cluster's subnets are not known yet")
 	case !g.publisher.Ready():
 		return errors.New("not ready: the Policy's status is not written yet")
 	}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -21,12 +22,14 @@ import (
 	"go.uber.org/goleak"
 	"golang.zx2c4.com/wireguard/tun/netstack"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/dynamic/fake"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/culvert-dev/culvert/gateway/peers"
 	"github.com/culvert-dev/culvert/gateway/policystatus"
@@ -56,7 +59,8 @@ func newCluster() *fake.FakeDynamicClient {
 	return fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{
 		peers.Resource: "PeerList", policystatus.Resource: "PolicyList", core("nodes"): "NodeList", core("pods"): "PodList",
 		core("namespaces"): "NamespaceList", core("services"): "ServiceList",
-		{Group: "networking.k8s.io", Version: "v1", Resource: "servicecidrs"}: "ServiceCIDRList",
+		{Group: "networking.k8s.io", Version: "v1", Resource: "servicecidrs"}:      "ServiceCIDRList",
+		{Group: "networking.k8s.io", Version: "v1beta1", Resource: "servicecidrs"}: "ServiceCIDRList",
 	},
 		object("v1", "Namespace", "", "kube-system", nil),
 		object("v1", "Node", "", "n1", map[string]any{"spec": map[string]any{"podCIDRs": []any{"10.132.0.0/24"}}}),
@@ -122,11 +126,16 @@ type running struct {
 
 func startGateway(t *testing.T, args ...string) *running {
 	t.Helper()
+	return startGatewayOn(t, newCluster(), args...)
+}
+
+func startGatewayOn(t *testing.T, cluster dynamic.Interface, args ...string) *running {
+	t.Helper()
 	resolv := filepath.Join(t.TempDir(), "resolv.conf")
 	if err := os.WriteFile(resolv, []byte("search culvert.svc.k8s.example svc.k8s.example k8s.example\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	g := &running{T: t, api: newCluster(), carrier: freePort(t), health: freePort(t)}
+	g := &running{T: t, api: cluster, carrier: freePort(t), health: freePort(t)}
 	env := map[string]string{"POD_NAME": "culvert-gateway-0", "POD_UID": "pod-1", "POD_IPS": "10.132.0.9", "CULVERT_LOG_LEVEL": "error"}
 	o, err := parseOptions(append([]string{"--carrier-listen", g.carrier, "--health-listen", g.health, "--resolv-conf", resolv}, args...),
 		func(name string) (string, bool) { v, ok := env[name]; return v, ok })
@@ -178,13 +187,23 @@ func (g *running) enrol(name string, key wgtypes.Key, addrs ...string) v1alpha1.
 }
 
 // enrolWithTwins is enrol with twins, real prefixes by virtual ones.
-func (g *running) enrolWithTwins(name string, key wgtypes.Key, twins map[string]string, addrs ...string) v1alpha1.PeerStatus {
+func (g *running) enrolWithTwins(name string, key wgtypes.Key, twins map[string]string, addrs ...string) (status v1alpha1.PeerStatus) {
+	g.Helper()
+	g.create(name, key, twins, addrs...)
+	eventually(g.T, 20*time.Second, name+" is answered", func() (ok bool) {
+		status, ok = g.answered(name)
+		return ok
+	})
+	return status
+}
+
+// create creates a Peer.
+func (g *running) create(name string, key wgtypes.Key, twins map[string]string, addrs ...string) {
 	g.Helper()
 	pairs := []any{}
 	for virtual, real := range twins {
 		pairs = append(pairs, map[string]any{"real": real, "virtual": virtual})
 	}
-	api := g.api.Resource(peers.Resource).Namespace("culvert")
 	list := make([]any, len(addrs))
 	for i, a := range addrs {
 		list[i] = a
@@ -192,19 +211,22 @@ func (g *running) enrolWithTwins(name string, key wgtypes.Key, twins map[string]
 	p := object("culvert.dev/v1alpha1", "Peer", "culvert", name, map[string]any{"spec": map[string]any{
 		"user": "ann", "publicKey": key.String(), "addresses": list, "twins": pairs}})
 	p.SetCreationTimestamp(metav1.Now())
-	if _, err := api.Create(context.Background(), p, metav1.CreateOptions{}); err != nil {
+	if _, err := g.api.Resource(peers.Resource).Namespace("culvert").Create(context.Background(), p, metav1.CreateOptions{}); err != nil {
 		g.Fatal(err)
 	}
-	var answered v1alpha1.Peer
-	eventually(g.T, 20*time.Second, name+" is answered", func() bool {
-		u, err := api.Get(context.Background(), name, metav1.GetOptions{})
-		if err != nil {
-			return false
-		}
-		raw, _ := json.Marshal(u.Object)
-		return json.Unmarshal(raw, &answered) == nil && len(answered.Status.Conditions) > 0
-	})
-	return answered.Status
+}
+
+// answered returns the status of a Peer, and whether the gateway has written one.
+func (g *running) answered(name string) (v1alpha1.PeerStatus, bool) {
+	g.Helper()
+	var p v1alpha1.Peer
+	u, err := g.api.Resource(peers.Resource).Namespace("culvert").Get(context.Background(), name, metav1.GetOptions{})
+	if err != nil {
+		return p.Status, false
+	}
+	raw, _ := json.Marshal(u.Object)
+	err = json.Unmarshal(raw, &p)
+	return p.Status, err == nil && len(p.Status.Conditions) > 0
 }
 
 // join connects a workstation as status says and returns its network.
@@ -279,6 +301,33 @@ func ask(network *netstack.Net, proto, addr string, within time.Duration) (strin
 		return "", fmt.Errorf("answer %v", &m)
 	}
 	return m.Answer[0].(*dns.TXT).Txt[0], nil
+}
+
+// TestPeersAreServedOnceSubnetsAreKnown: a gateway that has just started accepts no Peer before it knows what
+// that may reach.
+func TestPeersAreServedOnceSubnetsAreKnown(t *testing.T) {
+	cluster := newCluster()
+	var asked atomic.Int32
+	var known atomic.Bool
+	cluster.PrependReactor("list", "servicecidrs", func(clienttesting.Action) (bool, runtime.Object, error) {
+		asked.Add(1)
+		return !known.Load(), nil, apierrors.NewInternalError(errors.New("etcd is away"))
+	})
+	g := startGatewayOn(t, cluster, "--nameservers", "127.0.0.1:1")
+	key, err := wgtypes.GeneratePrivateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.create("early", key.PublicKey(), nil, "245.1.2.4/32")
+	eventually(t, 10*time.Second, "the subnets are asked for again", func() bool { return asked.Load() >= 5 })
+	if status, ok := g.answered("early"); ok {
+		t.Errorf("served before the subnets are known: %+v", status)
+	}
+	known.Store(true)
+	eventually(t, 10*time.Second, "early is served", func() bool {
+		status, ok := g.answered("early")
+		return ok && status.Gateway != nil
+	})
 }
 
 // TestGatewayServesAWorkstation drives the whole program but for the API server and the port-forward:
