@@ -45,7 +45,7 @@ type gateway struct {
 
 // serve runs a gateway until ctx ends, which is no error.
 func serve(ctx context.Context, o options, log *slog.Logger) error {
-	limitMemory(log)
+	limitMemory(log, 0)
 	client, err := newClient(o)
 	if err != nil {
 		return err

@@ -6,6 +6,9 @@
 //	port-forward ──► carrier ──► wgdev ──► dataplane ──► pods, services
 //	                                          └──► dnsforward ──► cluster DNS
 //
+// `culvert-gateway agent` is the same packet path inside one pod of a workload, where nodes enrol by themselves
+// (package agent).
+//
 // This package only reads the command line and puts the parts together; none of them is decided here.
 package main
 
@@ -43,6 +46,9 @@ func run(ctx context.Context, args []string, env func(string) (string, bool), st
 		fmt.Fprintln(stdout, "culvert-gateway", version.Version)
 		return exitDone
 	}
+	if len(args) > 0 && args[0] == "agent" {
+		return runAgent(ctx, args[1:], env, stdout, stderr)
+	}
 	o, err := parseOptions(args, env)
 	if errors.Is(err, pflag.ErrHelp) {
 		fmt.Fprint(stdout, usage())
@@ -53,7 +59,7 @@ func run(ctx context.Context, args []string, env func(string) (string, bool), st
 		fmt.Fprintln(stderr, "hint:  culvert-gateway --help shows what is accepted")
 		return exitUsage
 	}
-	log := newLogger(o, stderr)
+	log := o.newLogger(stderr)
 	if err := serve(ctx, o, log); err != nil {
 		log.Error("the gateway stops", "err", err)
 		return exitFailure

@@ -4,13 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/netip"
 	"os"
 	"strings"
 
 	"github.com/spf13/pflag"
-	"k8s.io/klog/v2"
 
 	"github.com/culvert-dev/culvert/policy"
 	"github.com/culvert-dev/culvert/policy/v1alpha1"
@@ -29,11 +27,10 @@ type options struct {
 	resolvConf        string
 	nameservers       []netip.AddrPort // empty: those of resolvConf
 	kubeconfig        string
-	logLevel          slog.Level
-	logFormat         string
-	podName, podUID   string
-	podAddrs          []netip.Addr
-	carrierPort       uint16
+	logging
+	podName, podUID string
+	podAddrs        []netip.Addr
+	carrierPort     uint16
 }
 
 const header = `culvert-gateway serves the workstations connected to this cluster.
@@ -44,6 +41,7 @@ puts it there.
 
 Usage:
   culvert-gateway [flags]
+  culvert-gateway agent [flags]      the same inside one pod of a workload, see agent --help
   culvert-gateway version
 
 Examples:
@@ -71,7 +69,6 @@ type raw struct {
 	options
 	service, pod, allow []string
 	servers             []string
-	level               string
 }
 
 // flagSet binds the flags to r, with their defaults.
@@ -94,8 +91,7 @@ func flagSet(r *raw) *pflag.FlagSet {
 	f.StringSliceVar(&r.servers, "nameservers", nil, "`addresses` of the cluster's nameservers, with a port unless it is 53 (default from the pod's resolv.conf)")
 	f.StringVar(&r.resolvConf, "resolv-conf", "/etc/resolv.conf", "the pod's resolv.conf, a `file`")
 	f.StringVar(&r.kubeconfig, "kubeconfig", "", "`file` to reach the API server with, outside a pod")
-	f.StringVar(&r.level, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&r.logFormat, "log-format", "text", "text or json")
+	r.logging.flags(f)
 	return f
 }
 
@@ -167,24 +163,29 @@ func (r *raw) check() error {
 			*list.to = append(*list.to, p)
 		}
 	}
-	if r.mtu < 1280 || r.mtu > 9000 {
-		problems = append(problems, fmt.Errorf("--mtu %d: accepted are 1280 to 9000", r.mtu))
-	}
 	if r.maxPeers < 0 {
 		problems = append(problems, fmt.Errorf("--max-peers %d: accepted are 0 (any) and more", r.maxPeers))
 	}
-	if err := r.level2slog(); err != nil {
-		problems = append(problems, err)
-	}
-	if r.logFormat != "text" && r.logFormat != "json" {
-		problems = append(problems, fmt.Errorf("--log-format %q: accepted are text and json", r.logFormat))
-	}
-	return errors.Join(append(problems, r.checkNameservers(), r.checkCarrier())...)
+	problems = append(problems, checkMTU(r.mtu), r.logging.check(), r.checkNameservers(), r.checkCarrier())
+	return errors.Join(problems...)
 }
 
-func (r *raw) checkNameservers() error {
+func checkMTU(mtu int) error {
+	if mtu < 1280 || mtu > 9000 {
+		return fmt.Errorf("--mtu %d: accepted are 1280 to 9000", mtu)
+	}
+	return nil
+}
+
+func (r *raw) checkNameservers() (err error) {
+	r.nameservers, err = parseNameservers(r.servers)
+	return err
+}
+
+// parseNameservers reads the values of --nameservers.
+func parseNameservers(list []string) (out []netip.AddrPort, _ error) {
 	var problems []error
-	for _, s := range r.servers {
+	for _, s := range list {
 		server, err := netip.ParseAddrPort(s)
 		if a, e := netip.ParseAddr(s); e == nil {
 			server, err = netip.AddrPortFrom(a, 53), nil
@@ -193,17 +194,9 @@ func (r *raw) checkNameservers() error {
 			problems = append(problems, fmt.Errorf("--nameservers %q: accepted are addresses such as 10.96.0.10 or [fd00::a]:53", s))
 			continue
 		}
-		r.nameservers = append(r.nameservers, server)
+		out = append(out, server)
 	}
-	return errors.Join(problems...)
-}
-
-func (r *raw) level2slog() error {
-	switch strings.ToLower(r.level) {
-	case "debug", "info", "warn", "error":
-		return r.logLevel.UnmarshalText([]byte(r.level))
-	}
-	return fmt.Errorf("--log-level %q: accepted are debug, info, warn and error", r.level)
+	return out, errors.Join(problems...)
 }
 
 // checkCarrier keeps the carrier off the network: whoever reaches it needs no credentials but a
@@ -218,16 +211,4 @@ func (r *raw) checkCarrier() error {
 	}
 	r.carrierPort = a.Port()
 	return nil
-}
-
-// newLogger returns the program's logger, and makes client-go's messages part of it.
-func newLogger(o options, w io.Writer) *slog.Logger {
-	level := &slog.HandlerOptions{Level: o.logLevel}
-	var handler slog.Handler = slog.NewTextHandler(w, level)
-	if o.logFormat == "json" {
-		handler = slog.NewJSONHandler(w, level)
-	}
-	log := slog.New(handler)
-	klog.SetSlogLogger(log)
-	return log
 }
