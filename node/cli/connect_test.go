@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -55,6 +58,28 @@ func TestStatusNames(t *testing.T) {
 	}
 	if got := statusNames([]string{"staging"}); !slices.Equal(got, []string{"staging"}) {
 		t.Errorf("another than the default runs: %q", got)
+	}
+}
+
+// TestRunningAreThoseWhoListen: one that was killed leaves its socket behind.
+func TestRunningAreThoseWhoListen(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a", "killed", "c"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, name, "s"), Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.SetUnlinkOnClose(false)
+		t.Cleanup(func() { l.Close() }) //nolint:errcheck // closed already or not
+		if name == "killed" {
+			l.Close() //nolint:errcheck // see above
+		}
+	}
+	if got := servedBeside(filepath.Join(dir, "*", "s")); !slices.Equal(got, []string{"a", "c"}) {
+		t.Errorf("running are %q", got)
 	}
 }
 

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"encoding/json"
+	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/culvert-dev/culvert/node/api"
 	"github.com/culvert-dev/culvert/node/failure"
@@ -24,12 +26,21 @@ func socketPath(name string) string { return helper.Paths{}.APISocket(name) }
 func nodeLog(name string) string    { return helper.Paths{}.NodeLog(name) }
 func helperLog(name string) string  { return helper.Paths{}.HelperLog(name) }
 
-// runningNames returns the names of the connections that have a control socket, sorted.
-func runningNames() []string {
-	sockets, _ := filepath.Glob(socketPath("*")) // the pattern is a good one
-	names := make([]string, len(sockets))
-	for i, socket := range sockets {
-		names[i] = filepath.Base(filepath.Dir(socket))
+// runningNames returns the names of the connections whose control socket is served, sorted.
+func runningNames() []string { return servedBeside(socketPath("*")) }
+
+// servedBeside returns the directories of the sockets that fit a pattern and that somebody listens at. One
+// that was killed leaves its socket behind.
+func servedBeside(pattern string) []string {
+	sockets, _ := filepath.Glob(pattern) // the pattern is a good one
+	var names []string
+	for _, socket := range sockets {
+		conn, err := net.DialTimeout("unix", socket, time.Second)
+		if err != nil {
+			continue
+		}
+		conn.Close() //nolint:errcheck // nothing was said
+		names = append(names, filepath.Base(filepath.Dir(socket)))
 	}
 	return names
 }

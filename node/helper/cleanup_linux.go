@@ -31,13 +31,15 @@ func Cleanup(paths Paths, name string, log *slog.Logger) error {
 	return err
 }
 
-// repairLocked repairs a connection under its lock, and reports whether there was something to do.
+// repairLocked repairs a connection under its lock, and reports whether there was something to do. What says
+// that the connection runs goes in any case.
 func repairLocked(paths Paths, name string, host hostnet.Host, log *slog.Logger) (bool, error) {
 	lock, err := paths.lock(name)
 	if err != nil {
 		return false, err
 	}
 	defer lock.Close()
+	defer removeRunFiles(paths, name)
 	if _, err := paths.journals().Load(name); err != nil && errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
@@ -58,7 +60,19 @@ func CleanupAll(ctx context.Context, paths Paths, log *slog.Logger) ([]string, e
 	defer closeHost()
 	done, err := cleanupJournals(ctx, paths, host, log)
 	swept, e := sweep(paths, host)
-	return append(done, swept...), errors.Join(err, e, orphan(paths))
+	return append(done, swept...), errors.Join(err, e, orphan(paths), removeStale(paths, host, log))
+}
+
+// removeStale removes the control sockets of connections that run no more.
+func removeStale(paths Paths, host hostnet.Host, log *slog.Logger) (err error) {
+	sockets, _ := filepath.Glob(paths.APISocket("*"))
+	for _, socket := range sockets {
+		if name := filepath.Base(filepath.Dir(socket)); CheckName(name) == nil && !paths.Running(name) {
+			_, e := repairLocked(paths, name, host, log)
+			err = errors.Join(err, e)
+		}
+	}
+	return err
 }
 
 // orphan returns an error if the resolver file is one of ours that nothing can put back: its journal

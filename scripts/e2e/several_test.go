@@ -243,7 +243,11 @@ func (c *clusters) oneIsKilled(t *testing.T) {
 		must(t, c.WS(5*time.Second, "kill", "-9", strconv.Itoa(s.Processes.Guard), strconv.Itoa(s.Processes.Helper), strconv.Itoa(s.Processes.Node)), "kill -9")
 		c.takesOver(t, "near")
 	})
+	if r := c.WS(10*time.Second, "culvert", "__complete", "status", "--name", ""); strings.Contains(r.Out, "far") {
+		t.Errorf("one that was killed is said to run: %s", r)
+	}
 	must(t, c.WS(30*time.Second, "culvert", "cleanup"), "culvert cleanup", `repaired connection "far"`)
+	must(t, c.WS(10*time.Second, "sh", "-c", "! ls /run/culvert/far/api.sock 2>&1"), "the control socket is gone")
 	c.leads(t, "echo", "near")
 	c.othersAnswer(t)
 }
