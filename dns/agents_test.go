@@ -353,7 +353,9 @@ func TestAgentIsReplacedDuringAQuestion(t *testing.T) {
 		})
 	}
 	waitFor(t, "the questions to reach the agent", func() bool { return mute.queries.Load() >= 3 })
-	r.Set(throughAgents(connected(gateway), []netip.AddrPort{echo.addr}, []netip.AddrPort{web.addr}))
+	cfg.Agents = slices.Clone(cfg.Agents)
+	cfg.Agents[0].Servers = []netip.AddrPort{echo.addr}
+	r.Set(cfg)
 	asking.Wait()
 }
 
