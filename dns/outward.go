@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	wire "github.com/miekg/dns"
+
+	"github.com/culvert-dev/culvert/policy"
 )
 
 // outward is what stands between an answer of the cluster as it is remembered, with real addresses, and as clients get
@@ -92,7 +94,7 @@ func (o *outward) give(a *answer, addr netip.Addr) (netip.Addr, error) {
 		if twin.Pooled {
 			return lease(o.pool, addr, a.name)
 		}
-		return moved(addr, twin.Real, twin.Virtual), nil
+		return policy.Transplant(addr, twin.Virtual), nil
 	}
 	switch {
 	case o.withheld.contains(addr):

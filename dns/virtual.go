@@ -7,6 +7,8 @@ import (
 	"time"
 
 	wire "github.com/miekg/dns"
+
+	"github.com/culvert-dev/culvert/policy"
 )
 
 // Twin is a prefix of the cluster's with the one that stands for it on this host.
@@ -85,26 +87,6 @@ func (c *Config) standIn(addr netip.Addr) bool {
 	return slices.ContainsFunc(c.VirtualSubnets, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
-// moved returns addr, which lies in from, with the leading bits of to, which is as long.
-func moved(addr netip.Addr, from, to netip.Prefix) netip.Addr {
-	host, lead := addr.As16(), to.Addr().As16()
-	bits := from.Bits() + 128 - addr.BitLen()
-	for i := range host {
-		mask := byte(0xff)
-		if rest := bits - 8*i; rest <= 0 {
-			mask = 0
-		} else if rest < 8 {
-			mask = 0xff << (8 - rest)
-		}
-		host[i] = host[i]&^mask | lead[i]&mask
-	}
-	out := netip.AddrFrom16(host)
-	if addr.Is4() {
-		return out.Unmap()
-	}
-	return out
-}
-
 // lease returns the address of the pool that stands for real, found under name.
 func lease(pool Pool, real netip.Addr, name string) (netip.Addr, error) {
 	if pool == nil {
@@ -144,7 +126,7 @@ func (c *Config) virtualReverse(name string) (Decision, bool) {
 			continue
 		}
 		if whole {
-			return c.reverseOf(moved(addr, t.Virtual, t.Real)), true
+			return c.reverseOf(policy.Transplant(addr, t.Real)), true
 		}
 		return vacant, true
 	}

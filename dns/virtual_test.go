@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -617,39 +616,6 @@ func TestHidingWhileTheConfigurationChanges(t *testing.T) {
 	asking.Wait()
 	close(stop)
 	wg.Wait()
-}
-
-// moved agrees with doing it bit by bit, and leads back.
-func TestMoved(t *testing.T) {
-	rnd := rand.New(rand.NewPCG(1, 2))
-	for range 5000 {
-		size := 4
-		if rnd.IntN(2) == 0 {
-			size = 16
-		}
-		addr := func() netip.Addr {
-			raw := make([]byte, size)
-			for i := range raw {
-				raw[i] = byte(rnd.IntN(256))
-			}
-			a, _ := netip.AddrFromSlice(raw)
-			return a
-		}
-		a, b := addr(), addr()
-		bits := rnd.IntN(8*size + 1)
-		from, to := netip.PrefixFrom(a, bits).Masked(), netip.PrefixFrom(b, bits).Masked()
-		if a.Is4In6() || to.Addr().Is4In6() {
-			continue
-		}
-		want := to.Addr().AsSlice()
-		for i := bits; i < 8*size; i++ {
-			want[i/8] |= a.AsSlice()[i/8] & (0x80 >> (i % 8))
-		}
-		got := moved(a, from, to)
-		if !bytes.Equal(got.AsSlice(), want) || !to.Contains(got) || moved(got, to, from) != a {
-			t.Fatalf("%v from %v to %v: %v, want %v", a, from, to, got, want)
-		}
-	}
 }
 
 // hidesCluster is remembersCluster with its addresses, 10.130.0.x, hidden behind a twin or a pool.

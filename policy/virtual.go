@@ -53,7 +53,7 @@ func moved(a netip.Addr, from, to netip.Prefix) netip.Addr {
 	if !to.IsValid() || !from.IsValid() || !from.Contains(a) {
 		return netip.Addr{}
 	}
-	return transplant(hostPrefix(a), to).Addr()
+	return Transplant(a, to)
 }
 
 // Keep returns v with a plan's twins among the assigned ones. It is to be kept on the machine, by
@@ -259,15 +259,4 @@ func (s *sweep) asksForVirtual() bool {
 	return s.onConflict == ResolveVirtualize || slices.ContainsFunc(s.rules, func(r RoutingRule) bool {
 		return r.Resolve == ResolveVirtualize || r.Resolve == ResolveVia
 	})
-}
-
-// transplant returns p with the leading bits of subnet, which is not longer, in place of its own.
-func transplant(p, subnet netip.Prefix) netip.Prefix {
-	from, to := p.Addr().AsSlice(), subnet.Addr().AsSlice()
-	for bit := subnet.Bits(); bit < p.Bits(); bit++ {
-		mask := byte(0x80) >> (bit % 8)
-		to[bit/8] = to[bit/8]&^mask | from[bit/8]&mask
-	}
-	a, _ := netip.AddrFromSlice(to)
-	return netip.PrefixFrom(a, p.Bits())
 }

@@ -2,12 +2,12 @@ package twins
 
 import (
 	"cmp"
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
 
 	"github.com/culvert-dev/culvert/gateway/overlay"
+	"github.com/culvert-dev/culvert/policy"
 )
 
 // Twin says that Virtual stands 1:1 for Real: two masked prefixes of one family and length.
@@ -67,25 +67,7 @@ func (m Map) Real(a netip.Addr) netip.Addr {
 	if low == 0 || !m[low-1].Virtual.Contains(a) {
 		return a
 	}
-	return transplant(a, m[low-1].Real)
-}
-
-// transplant returns a with the leading bits of p, which is of the same family, in place of its own.
-func transplant(a netip.Addr, p netip.Prefix) netip.Addr {
-	if a.Is4() {
-		host := ^uint32(0) >> p.Bits()
-		from, to := a.As4(), p.Addr().As4()
-		v := binary.BigEndian.Uint32(to[:]) | binary.BigEndian.Uint32(from[:])&host
-		binary.BigEndian.PutUint32(to[:], v)
-		return netip.AddrFrom4(to)
-	}
-	from, to := a.As16(), p.Addr().As16()
-	hostHigh, hostLow := ^uint64(0)>>min(p.Bits(), 64), ^uint64(0)>>max(p.Bits()-64, 0)
-	high := binary.BigEndian.Uint64(to[:8]) | binary.BigEndian.Uint64(from[:8])&hostHigh
-	low := binary.BigEndian.Uint64(to[8:]) | binary.BigEndian.Uint64(from[8:])&hostLow
-	binary.BigEndian.PutUint64(to[:8], high)
-	binary.BigEndian.PutUint64(to[8:], low)
-	return netip.AddrFrom16(to)
+	return policy.Transplant(a, m[low-1].Real)
 }
 
 // ForPeer returns the Map of what a Peer asks for. Beside what [New] checks, virtual prefixes must come from

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"sort"
+
+	"github.com/culvert-dev/culvert/policy"
 )
 
 // mapping maps a prefix onto another of the same length and family, 1:1.
@@ -57,27 +59,5 @@ func (x index) translate(a netip.Addr) (netip.Addr, bool) {
 	if i < 0 {
 		return netip.Addr{}, false
 	}
-	return move(a, x[i].to), true
-}
-
-// move returns the address of the prefix to, of a's family, that has the host bits of a.
-func move(a netip.Addr, to netip.Prefix) netip.Addr {
-	if a.Is4() {
-		b, p := a.As4(), to.Addr().As4()
-		blend(b[:], p[:], to.Bits())
-		return netip.AddrFrom4(b)
-	}
-	b, p := a.As16(), to.Addr().As16()
-	blend(b[:], p[:], to.Bits())
-	return netip.AddrFrom16(b)
-}
-
-// blend puts the first bits of p in the place of those of b.
-func blend(b, p []byte, bits int) {
-	whole, rest := bits/8, bits%8
-	copy(b[:whole], p)
-	if rest > 0 {
-		host := byte(0xff) >> rest
-		b[whole] = p[whole]&^host | b[whole]&host
-	}
+	return policy.Transplant(a, x[i].to), true
 }
