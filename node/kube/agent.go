@@ -25,6 +25,9 @@ type Agent struct {
 	Pod       string    `json:"pod"`
 	PodUID    types.UID `json:"podUID"`
 	Container string    `json:"container"`
+	// The ports on the pod's loopback: of WireGuard's packets, and where workstations enrol.
+	CarrierPort int `json:"carrierPort"`
+	ControlPort int `json:"controlPort"`
 }
 
 // podName is the pod for people, such as "shop/echo-5d4f-x2x9z".
@@ -46,13 +49,14 @@ func (c *Client) PlaceAgent(ctx context.Context, pod *corev1.Pod, say func(strin
 		return Agent{}, err
 	}
 	for range attempts {
-		if container := standingAgent(pod, image.name); container != "" {
-			a := agentIn(pod, container)
+		if standing, ok := standingAgent(pod, image.name); ok {
+			a := agentIn(pod, standing)
 			return a, c.awaitAgent(ctx, a, say)
 		}
-		a := agentIn(pod, newAgentName())
+		added := image.container(newAgentName())
+		a := agentIn(pod, added.EphemeralContainerCommon)
 		say(fmt.Sprintf("adding container %s to pod %s", a.Container, a.podName()))
-		err := c.addAgent(ctx, pod, image.container(a.Container))
+		err := c.addAgent(ctx, pod, added)
 		if err == nil {
 			return a, c.awaitAgent(ctx, a, say)
 		}
@@ -66,8 +70,11 @@ func (c *Client) PlaceAgent(ctx context.Context, pod *corev1.Pod, say func(strin
 	return Agent{}, failure.Newf(failure.General, "pod %s/%s changes all the time, so no agent could be added to it", pod.Namespace, pod.Name)
 }
 
-func agentIn(pod *corev1.Pod, container string) Agent {
-	return Agent{Namespace: pod.Namespace, Pod: pod.Name, PodUID: pod.UID, Container: container}
+func agentIn(pod *corev1.Pod, c corev1.EphemeralContainerCommon) Agent {
+	return Agent{
+		Namespace: pod.Namespace, Pod: pod.Name, PodUID: pod.UID, Container: c.Name,
+		CarrierPort: portOf(c.Args, "--carrier-port", carrierPort), ControlPort: portOf(c.Args, "--control-port", controlPort),
+	}
 }
 
 // addAgent adds a container to the pod if nothing has changed since it was read. So of two users who come at

@@ -174,6 +174,7 @@ func TestPlaceAgent(t *testing.T) {
 		kubelet []kubeletStep
 		want    string // the container, "new" for one that was added
 		added   int
+		ports   [2]int // if not the usual ones
 	}{
 		"a new container":            {pod: newPod("echo-1"), kubelet: starts, want: "new", added: 1},
 		"seen only once it runs":     {pod: newPod("echo-1"), kubelet: starts[1:], want: "new", added: 1},
@@ -187,6 +188,8 @@ func TestPlaceAgent(t *testing.T) {
 			kubelet: starts, want: "new", added: 1},
 		"a sidecar by its name":          {pod: newPod("echo-1", sidecar("culvert-agent", "mine:3")), want: "culvert-agent"},
 		"a sidecar by its program":       {pod: newPod("echo-1", sidecar("tunnel", "mirror.example:5000/x/culvert-gateway@sha256:00", "agent")), want: "tunnel"},
+		"a sidecar with other ports":     {pod: newPod("echo-1", sidecar("culvert-agent", "mine:3", "agent", "--carrier-port=9841", "--control-port", "9842")), want: "culvert-agent", ports: [2]int{9841, 9842}},
+		"a sidecar without good ones":    {pod: newPod("echo-1", sidecar("culvert-agent", "mine:3", "--carrier-port=99999", "--control-port")), want: "culvert-agent"},
 		"a gateway is no agent":          {pod: newPod("echo-1", sidecar("gateway", ourImage, "--policy=default")), kubelet: starts, want: "new", added: 1},
 		"another debugging container":    {pod: newPod("echo-1", withContainer("debugger", running), func(p *corev1.Pod) { p.Spec.EphemeralContainers[0].Image = "busybox" }), kubelet: starts, want: "new", added: 1},
 		"the pod changes meanwhile":      {pod: newPod("echo-1"), raced: notReady(""), kubelet: starts, want: "new", added: 1},
@@ -204,8 +207,11 @@ func TestPlaceAgent(t *testing.T) {
 				row.want = server.patched[0].Name
 				checkContainer(t, server.patched[0])
 			}
-			if got != (Agent{"shop", "echo-1", "uid-echo-1", row.want}) {
-				t.Errorf("%+v, want container %s", got, row.want)
+			if row.ports == [2]int{} {
+				row.ports = [2]int{7841, 7842}
+			}
+			if got != (Agent{"shop", "echo-1", "uid-echo-1", row.want, row.ports[0], row.ports[1]}) {
+				t.Errorf("%+v, want container %s, ports %v", got, row.want, row.ports)
 			}
 		})
 	}
@@ -237,7 +243,7 @@ func checkContainer(t *testing.T, c corev1.EphemeralContainer) {
 			t.Errorf("%s comes from elsewhere than the pod", e.Name)
 		}
 	}
-	if _, uid := env["POD_UID"]; env["GOMEMLIMIT"] != "128MiB" || !uid || len(env) != 5 {
+	if _, uid := env["POD_UID"]; env["GOMEMLIMIT"] != "128MiB" || !uid || len(env) != 2 {
 		t.Errorf("environment %v", env)
 	}
 }
@@ -346,7 +352,7 @@ func TestWatchAgentTellsUntilThePodIsGone(t *testing.T) {
 	server.serve(api)
 	ctx, cancel := context.WithCancel(soon(t))
 	var told []AgentState
-	api.client(t).WatchAgent(ctx, Agent{"shop", "echo-1", "uid-echo-1", "culvert-agent-a"}, Watch[AgentState]{
+	api.client(t).WatchAgent(ctx, Agent{Namespace: "shop", Pod: "echo-1", PodUID: "uid-echo-1", Container: "culvert-agent-a"}, Watch[AgentState]{
 		Changed: func(s *AgentState) {
 			if told = append(told, *s); s.Phase == AgentGone {
 				cancel()

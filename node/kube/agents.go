@@ -85,7 +85,7 @@ func agentsIn(object *unstructured.Unstructured) ([]AgentThere, error) {
 	}
 	var out []AgentThere
 	for _, container := range agentContainers(pod) {
-		out = append(out, AgentThere{agentIn(pod, container.Name), agentState(pod, container.Name)})
+		out = append(out, AgentThere{agentIn(pod, container), agentState(pod, container.Name)})
 	}
 	return out, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,6 +22,9 @@ const (
 	agentPrefix = agentName + "-"
 	// agentArgument makes the gateway's program an agent.
 	agentArgument = "agent"
+	// The ports of an agent that is not told others.
+	carrierPort = 7841
+	controlPort = 7842
 	// agentMemory bounds an agent's heap, as Go's runtime reads it: ephemeral containers have no limits of
 	// their own, so what an agent takes is taken from its pod.
 	agentMemory = "128MiB"
@@ -82,15 +86,11 @@ func imageOf(pod *corev1.Pod) (agentImage, bool) {
 // else, and might be root.
 func (i agentImage) container(name string) corev1.EphemeralContainer {
 	yes, no := true, false
-	field := func(name, path string) corev1.EnvVar {
-		return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: path}}}
-	}
 	return corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon{
 		Name: name, Image: i.name, ImagePullPolicy: i.pull, Args: []string{agentArgument},
 		Env: []corev1.EnvVar{
 			{Name: "GOMEMLIMIT", Value: agentMemory},
-			field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace"), field("POD_UID", "metadata.uid"),
-			field("POD_IPS", "status.podIPs"),
+			{Name: "POD_UID", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.uid"}}},
 		},
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		SecurityContext: &corev1.SecurityContext{
@@ -113,6 +113,20 @@ func addContainer(pod *corev1.Pod, container corev1.EphemeralContainer) ([]byte,
 		return nil, fmt.Errorf("encode container %s: %w", container.Name, err)
 	}
 	return patch, nil
+}
+
+// portOf returns the port that a flag in args sets, as "--flag 1" or "--flag=1"; else without.
+func portOf(args []string, flag string, without int) int {
+	for i, arg := range args {
+		value, found := strings.CutPrefix(arg, flag+"=")
+		if arg == flag && i+1 < len(args) {
+			value, found = args[i+1], true
+		}
+		if port, err := strconv.ParseUint(value, 10, 16); found && err == nil && port > 0 {
+			return int(port)
+		}
+	}
+	return without
 }
 
 // isAgent reports whether a container is for an agent: it is called so, or starts the gateway's program as

@@ -137,21 +137,21 @@ func agentContainers(pod *corev1.Pod) []corev1.EphemeralContainerCommon {
 }
 
 // standingAgent returns the container of a pod whose agent can be used: one that runs, or one of ours that
-// is being started from this image. "" if there is none.
-func standingAgent(pod *corev1.Pod, image string) string {
+// is being started from this image.
+func standingAgent(pod *corev1.Pod, image string) (corev1.EphemeralContainerCommon, bool) {
 	containers := agentContainers(pod)
 	for _, c := range containers {
 		if agentState(pod, c.Name).Phase == AgentRunning {
-			return c.Name
+			return c, true
 		}
 	}
 	for _, c := range containers {
 		ours := slices.ContainsFunc(pod.Spec.EphemeralContainers, func(e corev1.EphemeralContainer) bool { return e.Name == c.Name })
 		if ours && c.Image == image && agentState(pod, c.Name).Phase == AgentWaiting {
-			return c.Name
+			return c, true
 		}
 	}
-	return ""
+	return corev1.EphemeralContainerCommon{}, false
 }
 
 // runsAgent reports whether an agent runs in the pod.

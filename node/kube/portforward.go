@@ -33,7 +33,7 @@ func (c *Client) DialPod(ctx context.Context, pod string, port int) (io.ReadWrit
 	return c.dialPod(ctx, c.namespace, pod, port, c.explain)
 }
 
-// DialAgent is DialPod for a port of an agent's pod.
+// DialAgent is DialPod for one of an agent's ports.
 func (c *Client) DialAgent(ctx context.Context, a Agent, port int) (io.ReadWriteCloser, error) {
 	return c.dialPod(ctx, a.Namespace, a.Pod, port, func(doing string, err error) error {
 		return c.agentFailure(ctx, a.Namespace, doing, err)
