@@ -159,3 +159,16 @@ func (w *workstation) pings(to string) {
 		w.Errorf("ping %s: % x, %v", to, got[:n], err)
 	}
 }
+
+// A pod without IPv6 has one loopback address.
+func TestNamespaceWithoutIPv6(t *testing.T) {
+	if !inPod(t) {
+		return
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/all/disable_ipv6", []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, Config{CarrierPort: CarrierPort, ControlPort: ControlPort})
+	w := r.join("ann", annNode, annAgent, loopTwins)
+	w.reaches("tcp", at(twinOfLoop, serveEcho(t, "127.0.0.1")))
+}

@@ -2,8 +2,10 @@ package agent
 
 import (
 	"errors"
+	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +13,8 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/culvert-dev/culvert/gateway/dataplane"
+	"github.com/culvert-dev/culvert/gateway/egress"
+	"github.com/culvert-dev/culvert/gateway/overlay"
 	"github.com/culvert-dev/culvert/gateway/tunnel/tunneltest"
 	"github.com/culvert-dev/culvert/internal/enrol"
 )
@@ -104,6 +108,71 @@ func TestNodes(t *testing.T) {
 		if err == nil {
 			ns = next
 		}
+	}
+}
+
+// Whatever is asked, in whatever order: nothing is anybody's twice, all addresses are of the overlay's space, and who
+// asked for something got it. The model is what each accepted request said last.
+func TestNodesKeepApart(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	pick := func(words string) string { list := strings.Fields(words); return list[r.IntN(len(list))] }
+	const most = 3
+	var ns nodes
+	model := map[string]enrol.Request{} // by connection
+	for range 20000 {
+		req := request(pick("a b c d e"), pick("ka kb kc kd ke agent"), pick("245.0.0.1 245.0.0.2 245.0.0.3 245.0.0.4 10.0.0.1"),
+			pick("245.0.0.1 245.0.0.2 245.0.0.5 245.0.0.6 245.0.0.7"), pick("127.0.0.0/8 10.0.0.0/8 169.254.0.0/16")+" "+pick("250.0.0.0/8 246.0.0.0/16 251.0.0.0/8"))
+		if t := req.Twins[0]; t.Real.Bits() != t.Virtual.Bits() || req.Node[0] == req.Agent[0] {
+			continue // not in form
+		}
+		if r.IntN(4) == 0 {
+			req = bye(req.Connection, pick("ka kb kc kd ke"))
+		}
+		next, err := ns.with(req, tunneltest.Key("agent"), most, noon)
+		if err != nil {
+			if len(next) > 0 {
+				t.Fatalf("refused %+v with %v", req, names(next))
+			}
+			continue
+		}
+		for name, other := range model {
+			if name == req.Connection || other.PublicKey == req.PublicKey {
+				delete(model, name)
+			}
+		}
+		if !req.Bye {
+			model[req.Connection] = req
+		}
+		ns = next
+		checkNodes(t, ns, model, most)
+	}
+}
+
+// checkNodes compares ns with what is known to have been accepted.
+func checkNodes(t *testing.T, ns nodes, model map[string]enrol.Request, most int) {
+	t.Helper()
+	if len(ns) != len(model) || len(ns) > most {
+		t.Fatalf("%s, want %d", names(ns), len(model))
+	}
+	used := map[any]bool{}
+	for _, n := range ns {
+		want, ok := model[n.peer.Name]
+		if !ok || n.peer.Key != want.PublicKey || !slices.Equal(n.peer.Node, want.Node) || !slices.Equal(n.peer.Gateway, want.Agent) ||
+			n.peer.Twins[0].Real != want.Twins[0].Real || n.reach.Decide(want.Twins[0].Real.Addr().Next()) == egress.Refused {
+			t.Fatalf("%+v, want %+v", n.peer, want)
+		}
+		for _, a := range slices.Concat(n.peer.Node, n.peer.Gateway) {
+			if used[a] || !overlay.Holds(netip.PrefixFrom(a, a.BitLen())) {
+				t.Fatalf("%v of %s is another's or nobody's", a, names(ns))
+			}
+			used[a] = true
+		}
+		if used[n.peer.Key] || n.peer.Key == tunneltest.Key("agent") || n.reach.Decide(netip.MustParseAddr("169.254.169.254")) != egress.Refused {
+			t.Fatalf("%s has a key or a way it must not have", n.peer.Name)
+		}
+		used[n.peer.Key] = true
 	}
 }
 

@@ -56,8 +56,11 @@ func freePort(t *testing.T) uint16 {
 // start runs an agent until the test ends.
 func start(t *testing.T, cfg Config) *running {
 	t.Helper()
-	setDefault(&cfg.CarrierPort, freePort(t))
-	setDefault(&cfg.ControlPort, freePort(t))
+	for _, port := range []*uint16{&cfg.CarrierPort, &cfg.ControlPort} {
+		if *port == 0 {
+			*port = freePort(t)
+		}
+	}
 	cfg.PodUID, cfg.Log = "pod-1", slog.New(slog.NewTextHandler(t.Output(), nil))
 	a, err := New(cfg)
 	if err != nil {
