@@ -8,9 +8,9 @@ import (
 	"io"
 )
 
-// Enrol asks for r over conn and returns the agent's answer. An agent's no is an error that matches
-// [Refusal]; after any other error, and after the end of ctx, conn is closed. Otherwise it stays open for
-// further calls, one at a time, and closing it is the caller's.
+// Enrol asks for r over conn and returns the agent's answer. An error that matches [Refusal] is the agent's no, or
+// says what is wrong with the form of r; after any other, and after the end of ctx, conn is closed. Otherwise it
+// stays open for further calls, one at a time, and closing it is the caller's.
 func Enrol(ctx context.Context, conn io.ReadWriteCloser, r Request) (Answer, error) {
 	line, err := AppendRequest(nil, r)
 	if err != nil {
