@@ -388,6 +388,41 @@ func TestSetLeavesNothingBehind(t *testing.T) {
 	}
 }
 
+// What is known of an agent's servers stays while they do, wherever the agent stands in the list.
+func TestSetKeepsWhatIsKnownOfAgents(t *testing.T) {
+	echo, web := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:53")}, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.2:53")}
+	s := NewServer(Options{})
+	cfg := throughAgents(Config{}, echo, web)
+	s.Set(cfg)
+	before := s.state.Load().agents
+	slices.Reverse(cfg.Agents)
+	cfg.Namespace = "other"
+	s.Set(cfg)
+	if after := s.state.Load().agents; after[0] != before[1] || after[1] != before[0] || after[0].life.Err() != nil {
+		t.Errorf("%v became %v", before, after)
+	}
+	cfg.Agents = slices.Clone(cfg.Agents)
+	cfg.Agents[0].Servers = echo
+	s.Set(cfg)
+	if after := s.state.Load().agents; after[0] == before[1] || after[1] != before[0] || before[1].life.Err() == nil {
+		t.Errorf("with other servers %v became %v", before, after)
+	}
+}
+
+func TestReverseNameOfALeasedAddressOfAnAgent(t *testing.T) {
+	r, c, cfg := agentsResolver(t, Options{})
+	cfg.Pools = prefixes("211.55.48.0/20")
+	cfg.Agents = slices.Clone(cfg.Agents)
+	cfg.Agents[0].Suffixes = []string{"127.in-addr.arpa"}
+	r.Set(cfg)
+	r.lookup("lo", wire.TypeA)
+	c.asked()
+	r.lookup("1.48.55.211.in-addr.arpa", wire.TypePTR)
+	if g, e, w := c.asked(); g != 0 || e != 1 || w != 0 {
+		t.Errorf("the gateway was asked %d times, echo %d, web %d", g, e, w)
+	}
+}
+
 // Replies follow agents that come and go, and each is right for one configuration.
 func TestAgentsWhileTheConfigurationChanges(t *testing.T) {
 	r, c, cfg := agentsResolver(t, Options{})
