@@ -109,7 +109,7 @@ func consentHash(clusterUID string, rules []RoutingRule, wanted []want, suffixes
 }
 
 // takenRoutes names the routes of others that lose addresses to the cluster only because the Policy
-// allows it: taken with it, open or yielded without it.
+// allows it: taken with it, and left to them without it.
 func takenRoutes(in Input) []string {
 	var out []string
 	without := in
@@ -118,7 +118,7 @@ func takenRoutes(in Input) []string {
 	})
 	taken := rangesOf(NewPlan(in).AllowedIPs...)
 	for _, c := range NewPlan(without).Conflicts {
-		for _, p := range slices.Concat(c.Open, c.Yielded) {
+		for _, p := range slices.Concat(c.Open, c.Yielded, c.Virtualized) {
 			for _, q := range taken.within(p) {
 				out = append(out, fmt.Sprintf("take %s (%s) from %s %s", q, c.Kind, c.Claim.Prefix, c.Claim.where()))
 			}

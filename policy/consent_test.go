@@ -21,6 +21,9 @@ func TestConsent(t *testing.T) {
 		"one of two subnets": {vpn, "", "routing: {allowConflictingSubnets: [10.132.0.0/16]}", []string{
 			"take 10.132.0.0/16 (pods) from 10.0.0.0/8 on tun0 (OpenVPN, table main)",
 		}},
+		"a prefix that the user would hide": {vpn, "routing: {onConflict: virtualize}", "routing: {allowConflictingSubnets: [10.132.0.0/16]}", []string{
+			"take 10.132.0.0/16 (pods) from 10.0.0.0/8 on tun0 (OpenVPN, table main)",
+		}},
 		"nothing to take it from":           {office, "", "routing: {allowConflictingSubnets: [10.128.0.0/9]}", nil},
 		"the user says the same":            {vpn, "routing: {allowConflictingSubnets: [+10.128.0.0/9]}", "routing: {allowConflictingSubnets: [10.128.0.0/9]}", nil},
 		"the user says otherwise":           {vpn, "routing: {allowConflictingSubnets: []}", "routing: {allowConflictingSubnets: [10.128.0.0/9]}", nil},
@@ -39,7 +42,7 @@ func TestConsent(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := ConsentNeeded(Input{Settings: s, Cluster: lab, Facts: host(t, tc.host)})
+			c := ConsentNeeded(Input{Settings: s, Cluster: lab, Facts: host(t, tc.host), Virtual: Virtual{V4: DefaultVirtualSubnet}})
 			if !reflect.DeepEqual(c.Takes, tc.takes) || c.Needed != (len(tc.takes) > 0) {
 				t.Errorf("needed %v, takes %q\nwant %q", c.Needed, c.Takes, tc.takes)
 			}
