@@ -343,6 +343,37 @@ func TestPlaceAgentWithoutAGateway(t *testing.T) {
 	fails(t, err, failure.GatewayState, "the gateway has no pod in namespace culvert", "culvert gateway status")
 }
 
+func TestImageOf(t *testing.T) {
+	seven, eight := int64(7), int64(8)
+	own := gatewayPod()
+	own.Spec.Containers[1].SecurityContext = &corev1.SecurityContext{RunAsUser: &seven, RunAsGroup: &eight}
+	free := gatewayPod()
+	free.Spec.SecurityContext, free.Spec.Containers[1].SecurityContext = nil, &corev1.SecurityContext{}
+	for name, row := range map[string]struct {
+		pod         *corev1.Pod
+		user, group int64 // -1: none
+	}{
+		"the pod's user":         {gatewayPod(), 65532, 65533},
+		"the container's user":   {own, 7, 8},
+		"as the image will have": {free, -1, -1},
+	} {
+		image, ok := imageOf(row.pod)
+		if !ok || image.name != ourImage || image.pull != corev1.PullNever || number(image.user) != row.user || number(image.group) != row.group {
+			t.Errorf("%s: %+v, %v", name, image, ok)
+		}
+	}
+	if image, ok := imageOf(newPod("app")); ok {
+		t.Errorf("of a pod without a gateway: %+v", image)
+	}
+}
+
+func number(p *int64) int64 {
+	if p == nil {
+		return -1
+	}
+	return *p
+}
+
 func TestWatchAgentTellsUntilThePodIsGone(t *testing.T) {
 	leaves := func(p *corev1.Pod, _ string) *corev1.Pod { leaving(p); return p }
 	unready := func(p *corev1.Pod, _ string) *corev1.Pod { notReady("")(p); return p }

@@ -6,10 +6,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
-	"testing"
 	"time"
 
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/culvert-dev/culvert/internal/enrol"
 	"github.com/culvert-dev/culvert/node/failure"
 	"github.com/culvert-dev/culvert/node/kube"
 	"github.com/culvert-dev/culvert/policy"
@@ -27,12 +30,15 @@ type agentAsk struct {
 	List     []string   // namespaces whose agents to list, if not nil
 	Follow   kube.Agent // to watch, else: the agent that was placed, if there is one
 	Until    kube.AgentPhase
+	Enrol    bool // at the agent, and leave it again
 }
 
 // agentAnswer is what has come of it.
 type agentAnswer struct {
 	Agent   kube.Agent
 	Said    []string
+	Took    time.Duration // until the agent was placed
+	PodUID  string        // as an agent says that has been enrolled at
 	List    []kube.AgentThere
 	Failure *failure.Failure
 }
@@ -66,15 +72,56 @@ func (a *agentAnswer) to(question agentAsk) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if question.Workload != "" {
+		begin := time.Now()
 		if question.Follow, err = a.place(ctx, client, question.Workload); err != nil {
 			return err
 		}
+		a.Took = time.Since(begin)
+	}
+	if question.Enrol {
+		a.Agent = question.Follow
+		return a.enrol(ctx, client)
 	}
 	if question.List != nil {
 		a.List, err = client.Agents(ctx, question.List...)
 		return err
 	}
 	return a.follow(ctx, client, question)
+}
+
+// enrol gets to know the agent, which takes a moment to listen after it was started, and says goodbye.
+func (a *agentAnswer) enrol(ctx context.Context, client *kube.Client) error {
+	key, err := wgtypes.GeneratePrivateKey()
+	if err != nil {
+		return err
+	}
+	request := enrol.Request{
+		Connection: "e2e", PublicKey: key.PublicKey(),
+		Node: []netip.Addr{netip.MustParseAddr("245.7.7.6")}, Agent: []netip.Addr{netip.MustParseAddr("245.7.7.9")},
+	}
+	for {
+		err := a.exchange(ctx, client, request)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		a.Said = append(a.Said, err.Error())
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// exchange enrols once.
+func (a *agentAnswer) exchange(ctx context.Context, client *kube.Client, request enrol.Request) error {
+	conn, err := client.DialAgent(ctx, a.Agent, a.Agent.ControlPort)
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // what was said counts
+	got, err := enrol.Enrol(ctx, conn, request)
+	if err != nil {
+		return err
+	}
+	a.PodUID = got.PodUID
+	return enrol.Bye(ctx, conn, request)
 }
 
 // follow watches an agent until it is as far as was asked for, and returns why it cannot be used then.
@@ -117,27 +164,27 @@ func (a *agentAnswer) place(ctx context.Context, client *kube.Client, name strin
 	return client.PlaceAgent(ctx, pod, func(text string) { a.Said = append(a.Said, text) })
 }
 
-// asks has the workstation do what is asked for, as the administrator unless a kubeconfig is named.
-func (l *lab) asks(t *testing.T, question agentAsk) agentAnswer {
-	t.Helper()
+// asks has the workstation do what is asked for, as the administrator unless a kubeconfig is named. That
+// it could not be asked is a failure as well.
+func (l *lab) asks(question agentAsk) agentAnswer {
 	if question.Limit == "" {
 		question.Limit = "40s"
 	}
 	if question.Options.Kubeconfig == "" {
 		question.Options.Kubeconfig = l.Kubeconfig
 	}
+	var a agentAnswer
 	text, err := json.Marshal(question)
 	if err != nil {
-		t.Fatal(err)
+		return agentAnswer{Failure: failure.Of(err)}
 	}
 	program, err := os.Executable()
 	if err != nil {
-		t.Fatal(err)
+		return agentAnswer{Failure: failure.Of(err)}
 	}
 	r := l.WSEnv(2*time.Minute, []string{askVariable + "=" + string(text)}, program)
-	var a agentAnswer
 	if err := json.Unmarshal([]byte(r.Out), &a); err != nil {
-		t.Fatalf("%v: %s", err, r)
+		return agentAnswer{Failure: failure.Newf(failure.General, "ask the workstation: %v: %s", err, r)}
 	}
 	return a
 }

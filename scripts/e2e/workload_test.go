@@ -126,7 +126,7 @@ func TestAgentRefusals(t *testing.T) {
 			if row.prepare != nil {
 				row.prepare(t)
 			}
-			a := l.asks(t, agentAsk{Options: row.options, Workload: row.workload, Until: kube.AgentEnded})
+			a := l.asks(agentAsk{Options: row.options, Workload: row.workload, Until: kube.AgentEnded})
 			if a.Failure == nil || a.Failure.Code != row.code || !strings.Contains(a.Failure.Text, row.text) || !strings.Contains(a.Failure.Hint, row.hint) {
 				t.Errorf("%+v, said %q\nwant code %d, %q and the hint %q", a.Failure, a.Said, row.code, row.text, row.hint)
 			} else {
