@@ -126,6 +126,7 @@ func BenchmarkReclaim(b *testing.B) {
 func BenchmarkReclaimAfterTraffic(b *testing.B) {
 	c := newClock()
 	p, vips, _ := filled(b, "", c.now)
+	b.ResetTimer()
 	for range b.N {
 		b.StopTimer()
 		c.pass(time.Hour)

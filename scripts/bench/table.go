@@ -11,9 +11,9 @@ import (
 	"github.com/culvert-dev/culvert/scripts/internal/labctl"
 )
 
-// The table in the file stands between these lines.
+// Each table in the file stands between these lines, of which the first has its name.
 const (
-	beginMark = "<!-- begin: made by scripts/bench -->"
+	beginMark = "<!-- begin: %s, made by scripts/bench -->"
 	endMark   = "<!-- end -->"
 )
 
@@ -24,32 +24,46 @@ func unmarshal(r labctl.Result, into any) error {
 	return nil
 }
 
-// write puts the table into the file, or prints it.
-func write(path string, rows []row) error {
-	table := render(rows)
+// write puts a table into the file, or prints it.
+func write(path, name, text string) error {
 	if path == "-" {
-		_, err := fmt.Print(table)
+		_, err := fmt.Print(text)
 		return err
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	before, rest, found := strings.Cut(string(data), beginMark)
+	begin := fmt.Sprintf(beginMark, name)
+	before, rest, found := strings.Cut(string(data), begin)
 	_, after, foundEnd := strings.Cut(rest, endMark)
 	if !found || !foundEnd {
-		return fmt.Errorf("%s has no lines %q and %q", path, beginMark, endMark)
+		return fmt.Errorf("%s has no lines %q and %q", path, begin, endMark)
 	}
-	return os.WriteFile(path, []byte(before+beginMark+"\n"+table+endMark+after), 0o644)
+	return os.WriteFile(path, []byte(before+begin+"\n"+text+endMark+after), 0o644)
 }
 
-func render(rows []row) string {
+// render makes a table. note follows the date and the machine; a row has one cell for each column.
+func render(note string, columns []string, rows [][]string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n%s, %d cores, %s; median of %d\n\n", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), runtime.GOARCH, repeats)
-	b.WriteString("| | bare veth | kubectl port-forward | culvert, apiserver |\n| --- | --- | --- | --- |\n")
+	fmt.Fprintf(&b, "\n%s, %d cores, %s; %s\n\n", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), runtime.GOARCH, note)
+	line := func(cells []string) { b.WriteString("| " + strings.Join(cells, " | ") + " |\n") }
+	line(columns)
+	b.WriteString(strings.Repeat("| --- ", len(columns)) + "|\n")
 	for _, r := range rows {
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", r.what, r.bare, r.pf, r.ours)
+		line(r)
 	}
 	b.WriteString("\n")
 	return b.String()
+}
+
+// load says how busy the machine is with other things, before a measurement: the load average of the last
+// minute (proc_loadavg(5)); "" where there is none.
+func load() string {
+	data, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return ""
+	}
+	average, _, _ := strings.Cut(string(data), " ")
+	return "; load average " + average + " at the beginning"
 }

@@ -3,10 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -19,6 +17,7 @@ type row struct{ what, bare, pf, ours string }
 // figures are what labnet prints, as far as the table shows it.
 type figures struct {
 	BitsPerSecond float64 `json:"bits_per_second"`
+	Bytes         int     `json:"bytes"`
 	PerSecond     float64 `json:"per_second"`
 	Seconds       float64 `json:"seconds"`
 	P50           float64 `json:"p50_ms"`
@@ -36,26 +35,45 @@ type path struct {
 	port func(port string) string // of the pod -> of the path
 }
 
+// tunnelled is the way from the workstation to the echo pod by one of its addresses.
+func tunnelled(l *labctl.Lab, host string) path {
+	run := func(args ...string) labctl.Result { return l.Labnet(3*time.Minute, args...) }
+	return path{run: run, host: host, port: samePort}
+}
+
+func samePort(port string) string { return port }
+
 // repeats is how often each figure is taken; the table has the median.
 const repeats = 5
 
-func measure(l *labctl.Lab) ([]row, error) {
-	connects, err := connectTimes(l)
+// paths makes the table of whole paths.
+func paths(l *labctl.Lab) (string, error) {
+	note := fmt.Sprintf("median of %d", repeats) + load()
+	rows, err := connectTimes(l)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
+	measured, err := measure(l)
+	if err != nil {
+		return "", err
+	}
+	var cells [][]string
+	for _, r := range append(rows, measured...) {
+		cells = append(cells, []string{r.what, r.bare, r.pf, r.ours})
+	}
+	return render(note, []string{"", "bare veth", "kubectl port-forward", "culvert, apiserver"}, cells), nil
+}
+
+func measure(l *labctl.Lab) (rows []row, err error) {
 	if err := l.WS(time.Minute, "culvert", "connect").OK(); err != nil {
 		return nil, err
 	}
 	defer l.WS(30*time.Second, "culvert", "quit")
-	same := func(port string) string { return port }
 	bare := path{run: func(args ...string) labctl.Result {
 		return l.Host(3*time.Minute, "node1", append([]string{filepath.Join(l.Bin, "lab"), "labnet"}, args...)...)
-	}, host: l.EchoPod, port: same}
-	labnet := func(args ...string) labctl.Result { return l.Labnet(3*time.Minute, args...) }
-	ours := path{run: labnet, host: l.EchoPod, port: same}
-	pf := path{run: labnet, host: "127.0.0.1", port: func(port string) string { return "1" + port }}
-	rows := connects
+	}, host: l.EchoPod, port: samePort}
+	ours := tunnelled(l, l.EchoPod)
+	pf := path{run: ours.run, host: "127.0.0.1", port: func(port string) string { return "1" + port }}
 	for _, m := range measurements {
 		r := row{what: m.what}
 		for _, p := range []struct {
@@ -72,7 +90,7 @@ func measure(l *labctl.Lab) ([]row, error) {
 				return nil, fmt.Errorf("%s: %w", m.what, err)
 			}
 		}
-		fmt.Fprintf(os.Stderr, "bench: %s: bare %s, port-forward %s, ours %s\n", r.what, r.bare, r.pf, r.ours)
+		progress("%s: bare %s, port-forward %s, ours %s", r.what, r.bare, r.pf, r.ours)
 		rows = append(rows, r)
 	}
 	memory, err := memoryRows(l)
@@ -100,6 +118,7 @@ var measurements = []measurement{
 	{"1,000 connections at once, all echoing", []string{"connections", "--count", "1000", "TARGET"}, "7000", false, func(f figures) float64 { return f.Seconds }, seconds},
 }
 
+func mib(bytes float64) string { return fmt.Sprintf("%.0f MiB", bytes/(1<<20)) }
 func ms(v float64) string      { return fmt.Sprintf("%.2f ms", v) }
 func mbit(v float64) string    { return fmt.Sprintf("%.0f Mbit/s", v/1e6) }
 func plain(v float64) string   { return fmt.Sprintf("%.0f", v) }
@@ -193,46 +212,20 @@ func median(d []time.Duration) time.Duration {
 
 // memoryRows reads the resident memory of every process of ours, after the load above.
 func memoryRows(l *labctl.Lab) ([]row, error) {
-	var status struct {
-		Processes struct{ Node, Helper, Guard int }
-	}
-	if err := json.Unmarshal([]byte(l.WS(10*time.Second, "culvert", "status", "-o", "json").Out), &status); err != nil {
+	p, err := findProcesses(l)
+	if err != nil {
 		return nil, err
 	}
 	rows := []row{}
-	add := func(what string, pid int) error {
-		kib, err := residentKiB(pid)
-		if err == nil {
-			rows = append(rows, row{what: "memory of " + what + ", after the load", ours: fmt.Sprintf("%.0f MiB", float64(kib)/1024)})
-		}
-		return err
-	}
-	for _, p := range []struct {
+	for _, x := range []struct {
 		what string
 		pid  int
-	}{{"the user half", status.Processes.Node}, {"the helper", status.Processes.Helper}, {"the guard", status.Processes.Guard}} {
-		if err := add(p.what, p.pid); err != nil {
+	}{{"the user half", p.Node}, {"the helper", p.Helper}, {"the guard", p.Guard}, {"the gateway", p.Gateway}} {
+		size, err := resident(x.pid)
+		if err != nil {
 			return nil, err
 		}
+		rows = append(rows, row{what: "memory of " + x.what + ", after the load", ours: mib(size)})
 	}
-	gateway := l.Host(10*time.Second, "node1", "pgrep", "-f", "^/culvert-gateway")
-	pid, err := strconv.Atoi(strings.TrimSpace(gateway.Out))
-	if err != nil {
-		return nil, fmt.Errorf("find the gateway's process: %s", gateway)
-	}
-	return rows, add("the gateway", pid)
-}
-
-// residentKiB reads VmRSS (proc_pid_status(5)). The lab's hosts share this machine's process ids.
-func residentKiB(pid int) (int, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(data)) {
-		if rest, found := strings.CutPrefix(line, "VmRSS:"); found {
-			return strconv.Atoi(strings.Fields(rest)[0])
-		}
-	}
-	return 0, fmt.Errorf("no VmRSS of process %d", pid)
+	return rows, nil
 }
