@@ -52,7 +52,8 @@ var virtualCandidates = func() []netip.Prefix {
 
 // ChooseVirtual returns the virtual subnets of a connection, when it connects: those that settings name,
 // which is an error if something is in their way; or those remembered, or else the first that nobody
-// routes. Remembered twins of a family stay if its subnet does.
+// routes. What settings named for IPv4 before is not taken without them. Remembered twins of a family stay if
+// its subnet does.
 //
 // With an error it returns what can be had all the same: the family that it is about has no subnet.
 func ChooseVirtual(in VirtualInput) (Virtual, error) {
@@ -115,7 +116,7 @@ func (c *chooser) add(p netip.Prefix, what func() string) {
 	}
 	s := c.in.Settings
 	near := p.Addr().Is6() || slices.ContainsFunc(
-		validPrefixes(classE, smallVirtualSubnet, s.VirtualSubnet, c.in.Remembered.V4), p.Overlaps)
+		validPrefixes(classE, smallVirtualSubnet, s.VirtualSubnet), p.Overlaps)
 	if near {
 		c.obstacles = append(c.obstacles, obstacle{p, what})
 	}
@@ -157,12 +158,13 @@ func (c *chooser) choose4() (netip.Prefix, error) {
 	if p := c.in.Settings.VirtualSubnet; p.IsValid() {
 		return c.named("cluster.virtualIPSubnet", p, cannotBeVirtual4(p, c.in.NoClassE))
 	}
-	if p := c.in.Remembered.V4; p.IsValid() && cannotBeVirtual4(p, c.in.NoClassE) == "" && c.inTheWay(p) == "" {
-		return p, nil
-	}
 	candidates := virtualCandidates
 	if c.in.NoClassE {
 		candidates = []netip.Prefix{smallVirtualSubnet}
+	}
+	// One that settings named lasts as long as they do: root may have allowed it for that only.
+	if p := c.in.Remembered.V4; slices.Contains(candidates, p) && c.inTheWay(p) == "" {
+		return p, nil
 	}
 	p := c.firstFree(candidates)
 	if !p.IsValid() {

@@ -46,6 +46,7 @@ func TestChooseVirtual(t *testing.T) {
 		"remembered, though others have it too":      {remembered4: "251.0.0.0/8", others: "251.0.0.0/8", want4: "251.0.0.0/8", want6: "fd12:3456:789a::/48"},
 		"remembered, now a VPN's":                    {remembered4: "251.0.0.0/8", remembered6: "fd99::/48", host: tun + "251.7.0.0/16 dev tun0\nfd99:0:0:7::/64 dev tun0", want4: "246.0.0.0/8", want6: "fd12:3456:789a::/48"},
 		"remembered from a host with class E":        {remembered4: "251.0.0.0/8", noClassE: true, want4: "211.55.48.0/20", want6: "fd12:3456:789a::/48"},
+		"remembered, from a setting that is gone":    {remembered4: "211.55.64.0/20", remembered6: "fd99::/48", want4: "246.0.0.0/8", want6: "fd99::/48"},
 		"no class E":                                 {noClassE: true, want4: "211.55.48.0/20", want6: "fd12:3456:789a::/48"},
 		"no class E, and the small one is routed":    {noClassE: true, host: tun + "211.55.0.0/16 dev tun0", err: "211.55.48.0/20 overlaps 211.55.0.0/16 on tun0", want6: "fd12:3456:789a::/48"},
 		"no class E, and one of it named":            {noClassE: true, v4: "246.0.0.0/8", err: "does not route 240.0.0.0/4", want6: "fd12:3456:789a::/48", explicit: true},
