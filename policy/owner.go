@@ -73,13 +73,17 @@ func LikelyOwnerOfRule(r Rule) string {
 	return firstOwner("rule", fmt.Sprintf("%d/%d", r.Priority, r.Table)).owner
 }
 
-// ConnectionAlias plus a connection's name is the alias of its interface.
-const ConnectionAlias = "culvert connection "
+const (
+	// ConnectionAlias plus a connection's name is the alias of its interface.
+	ConnectionAlias = "culvert connection "
+	// connectionOwner plus the name is whom the interface belongs to.
+	connectionOwner = "Culvert connection "
+)
 
 func ownerOf(l Link) ownerPattern {
 	p := firstOwner(l.Kind, l.Name)
 	if name, told := strings.CutPrefix(l.Alias, ConnectionAlias); told && p.name == "culvert*" {
-		p.owner = "Culvert connection " + name
+		p.owner = connectionOwner + name
 	}
 	return p
 }

@@ -80,26 +80,37 @@ func (p Plan) haveTwins(prefixes []netip.Prefix) bool {
 }
 
 func (p Plan) writeChoices(b *strings.Builder, open []Conflict) {
-	who := "the other network"
-	if !slices.ContainsFunc(open, func(c Conflict) bool { return !c.Claim.VPN }) {
-		who = "the VPN"
-	}
-	them := "them"
+	who, them := whose(open), "them"
 	if countSubnets(open) == 1 {
 		them = "it"
 	}
+	width := max(32, len("take "+them+" from "+who))
+	choice := func(what, flags string) { fmt.Fprintf(b, "  %-*s  culvert connect %s\n", width, what, flags) }
 	b.WriteString("\nchoose one:\n")
 	if p.haveTwins(toTake(open)) {
-		fmt.Fprintf(b, "  %-32s  culvert connect --on-conflict virtualize\n", "use virtual IPs for "+them)
+		choice("use virtual IPs for "+them, "--on-conflict virtualize")
 	}
 	takes := !slices.ContainsFunc(open, func(c Conflict) bool { return c.NoTwin }) // else the rule would still stand
 	if takes {
-		fmt.Fprintf(b, "  %-32s  culvert connect --allow-conflicting-subnets %s\n", "take "+them+" from "+who, joinPrefixes(toTake(open)))
+		choice("take "+them+" from "+who, "--allow-conflicting-subnets "+joinPrefixes(toTake(open)))
 	}
-	fmt.Fprintf(b, "  %-32s  culvert connect --on-conflict yield\n", "leave "+them+" to "+who)
+	choice("leave "+them+" to "+who, "--on-conflict yield")
 	if takes {
 		b.WriteString("A team settles it once with routing.allowConflictingSubnets in its Policy.\n")
 	}
+}
+
+// whose names the network that has all that is open, as far as it is one.
+func whose(open []Conflict) string {
+	owner := open[0].Claim.Owner
+	name, connection := strings.CutPrefix(owner, connectionOwner)
+	switch {
+	case slices.ContainsFunc(open, func(c Conflict) bool { return !c.Claim.VPN }):
+		return "the other network"
+	case connection && !slices.ContainsFunc(open, func(c Conflict) bool { return c.Claim.Owner != owner }):
+		return "connection " + name
+	}
+	return "the VPN"
 }
 
 // toTake returns the prefixes to allow so that nothing is left open, sorted, none inside another. A

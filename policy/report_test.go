@@ -30,10 +30,26 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
+// besideConnection is a host with another connection to a cluster with the same subnets.
+func besideConnection(t *testing.T, name string) Facts {
+	facts := host(t, office+`
+		link culvert1 tun p2p
+		10.130.0.0/16 dev culvert1 table 7831 proto 202
+		10.132.0.0/16 dev culvert1 table 7831 proto 202
+		rule 32765: lookup 7831 proto 202`)
+	for i := range facts.Links {
+		if facts.Links[i].Name == "culvert1" {
+			facts.Links[i].Alias = ConnectionAlias + name
+		}
+	}
+	return facts
+}
+
 func TestConflictReport(t *testing.T) {
 	virtual := Virtual{V4: DefaultVirtualSubnet, V6: netip.MustParsePrefix("fd99::/48")}
 	for name, in := range map[string]Input{
-		"report-openvpn": {Cluster: lab, Virtual: virtual, Facts: host(t, office+"link tun0 tun p2p\n10.0.0.0/8 via 10.8.0.1 dev tun0")},
+		"report-openvpn":    {Cluster: lab, Virtual: virtual, Facts: host(t, office+"link tun0 tun p2p\n10.0.0.0/8 via 10.8.0.1 dev tun0")},
+		"report-connection": {Cluster: lab, Virtual: virtual, Own: Own{Interface: "culvert2", Table: 7832}, Facts: besideConnection(t, "staging")},
 		"report-notwin": {
 			Cluster: cluster("10.130.0.0/16", "64.0.0.0/4"), Virtual: virtual, Settings: settings(t, "--on-conflict=virtualize"),
 			Facts: host(t, office+"link tun0 tun p2p\n10.0.0.0/8 via 10.8.0.1 dev tun0\n64.0.0.0/5 dev tun0"),
