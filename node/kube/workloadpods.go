@@ -24,13 +24,15 @@ type ownedPod struct {
 
 // PickPod returns the pod of w to reach a subnet through: that with UID keep as long as it is ready, so that
 // the choice lasts as long as the pod. Else it is a ready pod of the current revision, rather one with an
-// agent that runs, and the oldest: two users choose the same. Where none can be used the failure says why.
-func (c *Client) PickPod(ctx context.Context, w *Workload, keep types.UID) (*corev1.Pod, error) {
+// agent that runs, and the oldest: two users choose the same. Pods with UIDs to avoid, where an agent could
+// not be had, come last: the image may be missing on one node alone. Where none can be used the failure says
+// why.
+func (c *Client) PickPod(ctx context.Context, w *Workload, keep types.UID, avoid ...types.UID) (*corev1.Pod, error) {
 	owned, err := c.workloadPods(ctx, w)
 	if err != nil {
 		return nil, c.agentFailure(ctx, w.Namespace, "look for the pods of workload "+w.String(), err)
 	}
-	return pick(w, owned, keep)
+	return pick(w, owned, keep, avoid)
 }
 
 // workloadPods returns the pods that w keeps running. Labels alone do not tell: selectors of several
@@ -87,7 +89,7 @@ func (c *Client) revisions(ctx context.Context, w *Workload) (map[types.UID]int,
 }
 
 // pick is PickPod without the cluster.
-func pick(w *Workload, owned []ownedPod, keep types.UID) (*corev1.Pod, error) {
+func pick(w *Workload, owned []ownedPod, keep types.UID, avoid []types.UID) (*corev1.Pod, error) {
 	if slices.ContainsFunc(owned, func(p ownedPod) bool { return p.Spec.HostNetwork }) {
 		return nil, failure.Newf(failure.Refused, "workload %s: its pods use the network of their nodes (hostNetwork), where an agent would be open to everything on the node", w).
 			WithHint("choose a workload without hostNetwork, or %s", policy.WorkloadGateway)
@@ -106,6 +108,7 @@ func pick(w *Workload, owned []ownedPod, keep types.UID) (*corev1.Pod, error) {
 	}
 	best := slices.MinFunc(ready, func(a, b ownedPod) int {
 		return cmp.Or(
+			first(!slices.Contains(avoid, a.UID), !slices.Contains(avoid, b.UID)),
 			first(a.UID == keep, b.UID == keep),
 			cmp.Compare(b.revision, a.revision),
 			first(runsAgent(a.Pod), runsAgent(b.Pod)),

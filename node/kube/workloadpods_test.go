@@ -94,6 +94,7 @@ func TestPick(t *testing.T) {
 	for name, row := range map[string]struct {
 		pods       []ownedPod
 		keep       types.UID
+		avoid      []types.UID
 		idle       bool
 		want       string // a pod, or
 		code       failure.Code
@@ -108,6 +109,8 @@ func TestPick(t *testing.T) {
 		"the chosen one is not ready":       {pods: []ownedPod{pod("a", 0), pod("b", 0, notReady(""))}, keep: "uid-b", want: "a"},
 		"the chosen one is leaving":         {pods: []ownedPod{pod("a", 0), pod("b", 0, leaving)}, keep: "uid-b", want: "a"},
 		"the chosen one has been replaced":  {pods: []ownedPod{pod("a", 0), pod("b", 0)}, keep: "uid-c", want: "a"},
+		"the chosen one has failed":         {pods: []ownedPod{pod("a", 2), pod("b", 1)}, keep: "uid-a", avoid: []types.UID{"uid-a"}, want: "b"},
+		"all have failed":                   {pods: []ownedPod{pod("a", 0), pod("b", 0)}, keep: "uid-b", avoid: []types.UID{"uid-a", "uid-b"}, want: "b"},
 		"none is ready yet":                 {pods: []ownedPod{pod("a", 0, notReady("")), pod("b", 0, hurt)}, code: failure.General, text: "workload shop/deployment/echo has no ready pod: pod a is Running but not ready; pod b is waiting: CrashLoopBackOff back-off 10s", hint: "`kubectl -n shop describe deployment/echo`"},
 		"not to be scheduled":               {pods: []ownedPod{pod("a", 0, notReady("0/3 nodes are available"))}, code: failure.General, text: "0/3 nodes are available", hint: "another workload or gateway"},
 		"all are leaving":                   {pods: []ownedPod{pod("a", 0, leaving)}, code: failure.General, text: "pod a is being deleted"},
@@ -118,7 +121,7 @@ func TestPick(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := &Workload{Workload: policy.Workload{Namespace: "shop", Kind: policy.KindDeployment, Name: "echo"}, idle: row.idle}
-			got, err := pick(w, row.pods, row.keep)
+			got, err := pick(w, row.pods, row.keep, row.avoid)
 			if row.want == "" {
 				fails(t, err, row.code, row.text, row.hint)
 				return
