@@ -73,8 +73,9 @@ func setDefault[T comparable](v *T, d T) {
 	}
 }
 
-// Limits of what one node, and all, may hold: an agent lives on the memory of the pod it is a guest in.
-var limits = dataplane.Limits{FlowsPerPeer: 4096, DialsPerPeer: 1024, EchoPerPeer: 64, Flows: 16384}
+// limits are what one node, and all, may hold: an agent lives on the memory of the pod it is a guest in. 2,000 TCP
+// connections that all send at once took 133 MiB.
+var limits = dataplane.Limits{FlowsPerPeer: 4096, DialsPerPeer: 1024, EchoPerPeer: 64, Flows: 8192}
 
 // maxStreams leaves every node a second stream beside the first.
 const maxStreams = 256
