@@ -41,7 +41,8 @@ type Config struct {
 	// taken out. An answer that loses all it says so is replaced by SERVFAIL, as with Withheld. A change takes effect
 	// with the next reply and costs nothing of what is remembered.
 	Hidden []netip.Prefix
-	// VirtualSubnets are where virtual addresses come from. The cluster's answers lose the addresses in them.
+	// VirtualSubnets are where virtual addresses come from. Nobody's answers name addresses in them: the cluster's
+	// and the host's own resolvers' lose theirs.
 	VirtualSubnets []netip.Prefix
 	// Pools are the prefixes that the addresses leased from [Options.Pool] lie in. Their reverse names are answered
 	// with those of the addresses they stand for, and denied if they stand for none.

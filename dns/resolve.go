@@ -261,36 +261,6 @@ func (s *Server) foreign(addr netip.Addr) bool {
 	return nobodys(addr) || s.opts.Own != nil && s.opts.Own(addr)
 }
 
-// askUpstream asks the host's resolvers the question as the client asked it.
-func (s *Server) askUpstream(ctx context.Context, st *state, q *query, tcp bool, limit lifetimes) (*answer, error) {
-	if !s.upstreamSlots.take() {
-		return nil, errBusy
-	}
-	defer s.upstreamSlots.give()
-	s.counters.upstream.Add(1)
-	msg := upstreamQuery(q)
-	var response []byte
-	var err error
-	if tcp {
-		response, err = st.upstreams.exchangeTCP(ctx, msg)
-	} else {
-		response, err = st.upstreams.exchange(ctx, msg, int(q.udpBytes))
-	}
-	if err != nil {
-		return nil, err
-	}
-	end := headerBytes
-	if response[5] != 0 {
-		end = q.end
-	}
-	a, err := parseAnswer(response, end, limit, time.Now())
-	if err != nil {
-		return nil, err
-	}
-	a.source = SourceUpstream
-	return a, nil
-}
-
 // slots bound how much happens at once; who finds none free is turned away rather than kept waiting.
 type slots chan struct{}
 
