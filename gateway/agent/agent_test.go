@@ -282,6 +282,30 @@ func TestLeavesBeforeThePodRunsOutOfMemory(t *testing.T) {
 	}
 }
 
+func TestNobodyIsEnrolledWhileItLeaves(t *testing.T) {
+	r := start(t, Config{})
+	r.agent.mu.Lock()
+	r.agent.leaving = true
+	r.agent.mu.Unlock()
+	var no *enrol.Refusal
+	if _, err := r.ask(request("ann", "ka", annNode, annAgent, loopTwins)); !errors.As(err, &no) || no.Reason != enrol.Stopping {
+		t.Error(err)
+	}
+}
+
+func TestEndsWithItsDevice(t *testing.T) {
+	r := start(t, Config{})
+	r.agent.tunnel.Device().Close()
+	select {
+	case <-r.done:
+		if err := r.stop(); err == nil || errors.Is(err, ErrIdle) || !strings.Contains(err.Error(), "the WireGuard device has ended") {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it goes on without WireGuard")
+	}
+}
+
 // What others in the pod may send to the control port does no harm.
 func TestHostileRequests(t *testing.T) {
 	r := start(t, Config{MaxNodes: 2})
