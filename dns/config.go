@@ -41,9 +41,12 @@ type Config struct {
 	// taken out. An answer that loses all it says so is replaced by SERVFAIL, as with Withheld. A change takes effect
 	// with the next reply and costs nothing of what is remembered.
 	Hidden []netip.Prefix
-	// VirtualSubnets are where virtual addresses come from. Nobody's answers name addresses in them: the cluster's
-	// and the host's own resolvers' lose theirs.
+	// VirtualSubnets are where this connection's virtual addresses come from. Nobody's answers name addresses in them:
+	// the cluster's and the host's own resolvers' lose theirs.
 	VirtualSubnets []netip.Prefix
+	// OthersVirtual are the virtual addresses of other connections on this host. The cluster's answers lose them; those
+	// of the host's own resolvers, another connection's among them, may name them.
+	OthersVirtual []netip.Prefix
 	// Pools are the prefixes that the addresses leased from [Options.Pool] lie in. Their reverse names are answered
 	// with those of the addresses they stand for, and denied if they stand for none.
 	Pools []netip.Prefix
@@ -100,6 +103,7 @@ func (c Config) normalized() Config {
 	c.Twins = normalTwins(c.Twins)
 	c.Hidden = normalPrefixes(c.Hidden)
 	c.VirtualSubnets = normalPrefixes(c.VirtualSubnets)
+	c.OthersVirtual = normalPrefixes(c.OthersVirtual)
 	c.Pools = normalPrefixes(c.Pools)
 	if c.Ndots <= 0 {
 		c.Ndots = defaultNdots
@@ -153,7 +157,8 @@ func (c *Config) sameRoutes(o *Config) bool {
 // routes. What is hidden or withheld does not matter: see outward.
 func (c *Config) sameCluster(o *Config) bool {
 	return c.Up == o.Up && c.Generation == o.Generation && slices.Equal(c.Gateway, o.Gateway) &&
-		slices.Equal(c.VirtualSubnets, o.VirtualSubnets) && sameAgents(c, o, (*Agent).sameSubnets) && sameAgents(c, o, (*Agent).sameServers)
+		slices.Equal(c.VirtualSubnets, o.VirtualSubnets) && slices.Equal(c.OthersVirtual, o.OthersVirtual) &&
+		sameAgents(c, o, (*Agent).sameSubnets) && sameAgents(c, o, (*Agent).sameServers)
 }
 
 // canonical returns name in lower case with one trailing dot, and "" for "" and the root.

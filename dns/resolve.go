@@ -237,7 +237,7 @@ func (s *Server) rewrite(st *state, m *wire.Msg, q *query, name, full string) fo
 		if foreign && real {
 			f.excused = append(f.excused, addr)
 		}
-		return !real && (foreign || st.cfg.standIn(addr))
+		return !real && (foreign || st.cfg.standIn(addr) || st.cfg.othersStandIn(addr))
 	})
 	for _, addr := range f.removed {
 		s.blocked(name, addr)

@@ -19,9 +19,11 @@ func TestNobodyOutsideNamesVirtualAddresses(t *testing.T) {
 		"hint.example. 60 IN HTTPS 1 . alpn=h2 ipv4hint=246.1.1.1,203.0.113.11",
 		"plain.example. 60 IN HTTPS 1 . alpn=h2 ipv4hint=203.0.113.11",
 		"alias.example. 60 IN CNAME evil.example.",
+		"echo.default.svc.first.example. 5 IN A 248.130.4.7", // of another connection, whose resolver is below this one
 	))
 	cfg := connected(startFake(t, zone(t)), outside)
 	cfg.VirtualSubnets = prefixes("246.0.0.0/8", "fd99::/48")
+	cfg.OthersVirtual = prefixes("248.0.0.0/8")
 	var blocked atomic.Int64
 	r := startResolver(t, cfg, Options{Events: func(e Event) {
 		if e.Kind == AddressBlocked && e.Source == SourceUpstream {
@@ -40,6 +42,7 @@ func TestNobodyOutsideNamesVirtualAddresses(t *testing.T) {
 		{"both.example.", wire.TypeA, []string{"203.0.113.9"}, true},
 		{"www.example.", wire.TypeA, []string{"203.0.113.10", "247.1.2.3"}, false},
 		{"www.example.", wire.TypeAAAA, []string{"2001:db8::10"}, false},
+		{"echo.default.svc.first.example.", wire.TypeA, []string{"248.130.4.7"}, false},
 		{"hint.example.", wire.TypeHTTPS, []string{"203.0.113.11"}, true},
 		{"plain.example.", wire.TypeHTTPS, []string{"203.0.113.11"}, false},
 	} {

@@ -82,9 +82,14 @@ func (c *Config) virtual() []netip.Prefix {
 	return out
 }
 
-// standIn reports whether addr stands for another on this host, or might.
-func (c *Config) standIn(addr netip.Addr) bool {
-	return slices.ContainsFunc(c.VirtualSubnets, func(p netip.Prefix) bool { return p.Contains(addr) })
+// standIn reports whether addr stands for another here, or might.
+func (c *Config) standIn(addr netip.Addr) bool { return containsAddr(c.VirtualSubnets, addr) }
+
+// othersStandIn reports whether addr stands for another in another connection of this host.
+func (c *Config) othersStandIn(addr netip.Addr) bool { return containsAddr(c.OthersVirtual, addr) }
+
+func containsAddr(prefixes []netip.Prefix, addr netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 // lease returns the address of the pool that stands for real, found under name.

@@ -98,6 +98,7 @@ func hiding(cfg Config) Config {
 	}
 	cfg.Hidden = prefixes("10.132.0.0/16", "10.130.64.0/18", "10.64.0.0/10", "127.0.0.0/8", "fd00:130::/52", "fd00:132::/48")
 	cfg.VirtualSubnets = prefixes("246.0.0.0/8", "211.55.48.0/20", "fd99::/48")
+	cfg.OthersVirtual = prefixes("248.132.0.0/16")
 	cfg.Pools = prefixes("211.55.48.0/20")
 	cfg.Withheld = []Withheld{
 		{netip.MustParsePrefix("10.132.0.0/16"), "OpenVPN on tun0"}, // hidden first
@@ -124,6 +125,7 @@ func hidingZone(t testing.TB) func(*wire.Msg, bool) *wire.Msg {
 		"v6.default.svc.cluster.local. 5 IN AAAA fd00:132::1",
 		"mapped.default.svc.cluster.local. 5 IN AAAA ::ffff:10.132.4.8",
 		"forged.default.svc.cluster.local. 5 IN A 246.132.4.7",
+		"forged.default.svc.cluster.local. 5 IN A 248.132.4.7",
 		"forged.default.svc.cluster.local. 5 IN A 10.150.0.1",
 		"lo.default.svc.cluster.local. 5 IN A 127.0.0.5",
 		"lo6.default.svc.cluster.local. 5 IN AAAA ::1",

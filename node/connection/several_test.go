@@ -86,7 +86,7 @@ func TestTheClusterCannotNameAnotherConnectionsVirtualAddresses(t *testing.T) {
 	s.knowledge.facts.Routes = append(s.knowledge.facts.Routes,
 		route("249.132.0.0/16", 9, policy.ProtocolCulvert), route("10.140.0.0/16", 9, policy.ProtocolCulvert),
 		route("251.0.0.0/8", 9, 4), route("252.0.0.0/8", 7, policy.ProtocolCulvert))
-	got := s.dnsConfig().VirtualSubnets
+	got := s.dnsConfig().OthersVirtual
 	for prefix, want := range map[string]bool{"249.132.0.0/16": true, "10.140.0.0/16": false, "251.0.0.0/8": false, "252.0.0.0/8": false} {
 		if slices.Contains(got, netip.MustParsePrefix(prefix)) != want {
 			t.Errorf("%s among %v: %v, want %v", prefix, got, !want, want)

@@ -251,3 +251,29 @@ func (c *clusters) oneIsKilled(t *testing.T) {
 	c.leads(t, "echo", "near")
 	c.othersAnswer(t)
 }
+
+// TestTwoConnectionsBothVirtual: with neither's subnets routed, each connection's names lead to its own virtual
+// addresses; the later one, whose resolver is in front, passes on those of the earlier.
+func TestTwoConnectionsBothVirtual(t *testing.T) {
+	c := &clusters{lab: shared}
+	before := c.snapshot(t)
+	t.Cleanup(func() {
+		c.leave(t, "later")
+		c.leave(t, "near")
+		c.unchanged(t, before)
+	})
+	for _, name := range []string{"near", "later"} {
+		must(t, c.join(name, "--on-conflict", "virtualize"), "connect "+name)
+	}
+	first := c.address(t, "echo.default.svc.cluster.local")
+	second := c.address(t, "echo.default.later.culvert.internal")
+	if first == second {
+		t.Errorf("both connections have %s", first)
+	}
+	for name, addr := range map[string]string{"near": first, "later": second} {
+		if want := c.virtual(t, name, c.EchoIP); addr != want {
+			t.Errorf("%s: echo is %s, want %s", name, addr, want)
+		}
+		must(t, c.Labnet(20*time.Second, "pingpong", "--count", "20", addr+":7000"), "TCP echo by "+addr)
+	}
+}
