@@ -25,12 +25,13 @@ func (l *lab) rerun(t *testing.T, document string) string {
 	t.Helper()
 	_, rest, _ := strings.Cut(document, transcriptFrom)
 	old, _, _ := strings.Cut(rest, transcriptTo)
+	memory := noMemory(t)
 	var out strings.Builder
 	for line := range strings.Lines(old) {
 		command, ok := strings.CutPrefix(line, "$ ")
 		switch {
 		case ok:
-			r := l.WS(connectLimit, "bash", "-o", "pipefail", "-c", command)
+			r := l.WSEnv(connectLimit, []string{memory}, "bash", "-o", "pipefail", "-c", command)
 			must(t, r, command)
 			out.WriteString(line + r.Out)
 		case strings.HasPrefix(line, "# ") && out.Len() > 0:
