@@ -128,20 +128,23 @@ func (s *Session) decide(ctx context.Context) error {
 	return nil
 }
 
-// settle makes the settings and proposes addresses for the tunnel out of seed, unless it has some.
+// settle makes the settings, proposes addresses for the tunnel out of seed, unless it has some, and chooses
+// the virtual subnets.
 func (s *Session) settle(seed [16]byte) (err error) {
 	s.settings, s.cluster, err = s.merge(s.followed)
 	if err != nil {
 		return err
 	}
-	if err := refusedByPolicy(s.settings); err != nil || s.overlay != nil {
+	if err := refusedByPolicy(s.settings); err != nil {
 		return err
 	}
-	v4, v6, err := policy.ProposeOverlay(seed, s.knowledge.facts, s.clusterPrefixes()...)
-	if err != nil {
-		return failure.New(failure.Conflict, err, "nothing was changed")
+	if s.overlay == nil {
+		v4, v6, err := policy.ProposeOverlay(seed, s.knowledge.facts, s.clusterPrefixes()...)
+		if err != nil {
+			return failure.New(failure.Conflict, err, "nothing was changed")
+		}
+		s.overlay = []netip.Prefix{v4, v6}
 	}
-	s.overlay = []netip.Prefix{v4, v6}
 	return s.chooseVirtual()
 }
 

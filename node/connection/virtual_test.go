@@ -57,6 +57,27 @@ func virtualOf(s *Session) (out []string) {
 	return out
 }
 
+// TestPreviewOfARunningConnectionHasItsVirtualAddresses: what would come of connecting again, with the same
+// overlay addresses, has the virtual ones too.
+func TestPreviewOfARunningConnectionHasItsVirtualAddresses(t *testing.T) {
+	running := hidden(t)
+	running.rememberTwins()
+	preview := connectedTo(t, running.knowledge.policy, policy.Facts{})
+	preview.request.Name = "default"
+	preview.takeFacts(behindVPN(), true)
+	preview.iface, preview.overlay = running.iface, running.overlay
+	if err := preview.settle([16]byte{2}); err != nil {
+		t.Fatal(err)
+	}
+	preview.setPlan(policy.NewPlan(preview.planInput(preview.settings, preview.cluster)))
+	if got, want := virtualOf(preview), virtualOf(running); !slices.Equal(got, want) || len(preview.plan.Virtualized) != 2 {
+		t.Errorf("%v, in preview %v; %v are virtualized", want, got, preview.plan.Virtualized)
+	}
+	if !slices.Equal(preview.overlay, running.overlay) {
+		t.Errorf("overlay %v, in preview %v", running.overlay, preview.overlay)
+	}
+}
+
 // TestVirtualAddressesAreRemembered: the next connection to the cluster has those of the last, also after
 // another one, which has others.
 func TestVirtualAddressesAreRemembered(t *testing.T) {
