@@ -19,9 +19,10 @@ const (
 
 // twins returns twins for all that is wanted, sorted, none of whose prefixes lies in another: one for
 // every wanted prefix, or for several and what lies between where there are many; or several for one,
-// where earlier plans have given parts of it twins that do not fit together. Their virtual prefixes lie apart, from each other and from the cluster's own subnets. New
-// ones that programs use themselves keep away from every route of the host; those that were there
-// before stay, whatever the host does: a virtual address that was handed out works until the end.
+// where earlier plans have given parts of it twins that do not fit together. Their virtual prefixes lie
+// apart, from each other and from the cluster's own subnets. New ones that programs use themselves keep
+// away from every route of the host; those that were there before stay, whatever the host does: a
+// virtual address that was handed out works until the end.
 func (v *view) twins(in Input, wants []want) []Twin {
 	if !in.Virtual.V4.IsValid() && !in.Virtual.V6.IsValid() {
 		return nil

@@ -26,7 +26,7 @@ func (e Explanation) Text() string {
 	case e.Twin.IsValid():
 		row("virtual IP", "%s", e.Twin)
 	case e.Pooled:
-		row("stands for", "what it is leased for, if it is")
+		row("stands for", "what the pool %s leases it to", e.Pool)
 	}
 	if e.Route.Prefix.IsValid() {
 		row("our route", "%s %s", e.Route.Prefix, routeVerbs[e.Route.Kind])

@@ -156,15 +156,15 @@ func somePrefixes(prefixes []netip.Prefix) string {
 	for i, p := range prefixes {
 		texts[i] = p.String()
 	}
-	return someTexts(texts)
+	return someTexts(texts, ",")
 }
 
-// someTexts joins the first of texts, and how many there are beyond.
-func someTexts(texts []string) string {
+// someTexts joins the first of texts by a separator, and how many there are beyond.
+func someTexts(texts []string, separator string) string {
 	if more := len(texts) - namedPrefixes; more > 0 {
-		return fmt.Sprintf("%s and %d more", strings.Join(texts[:namedPrefixes], ","), more)
+		return fmt.Sprintf("%s and %d more", strings.Join(texts[:namedPrefixes], separator), more)
 	}
-	return strings.Join(texts, ",")
+	return strings.Join(texts, separator)
 }
 
 // Text is what a person reads of a plan. Sections that have nothing to say are left out; a plan without

@@ -62,8 +62,8 @@ type Plan struct {
 	// Conflicts are all overlaps of a cluster subnet with a route of somebody else, settled or not.
 	Conflicts []Conflict `json:"conflicts"`
 	// Yielded are the wanted addresses that others keep, by a setting, because nothing settles who gets
-	// them, or because a connected network has them, as few prefixes as possible. Names that resolve into them are withheld, and
-	// connections into them that went through the tunnel are reset.
+	// them, or because a connected network has them, as few prefixes as possible. Names that resolve into
+	// them are withheld, and connections into them that went through the tunnel are reset.
 	Yielded []netip.Prefix `json:"yielded"`
 	// Virtualized are the wanted addresses that programs reach by virtual ones only, as few prefixes as
 	// possible: names that resolve into them are answered with the virtual addresses.

@@ -154,7 +154,8 @@ func vipRanges(v Virtual, twins []Twin) []vipRange {
 		}
 	}
 	for _, pool := range poolsFor(v, twins) {
-		out = append(out, vipRange{prefix: pool, reason: "leased one by one for " + someTexts(pooledSubnets(twins, familyOf(pool.Addr())))})
+		subnets := someTexts(pooledSubnets(twins, familyOf(pool.Addr())), ", ")
+		out = append(out, vipRange{prefix: pool, reason: "leased one by one for " + subnets})
 	}
 	return out
 }

@@ -180,7 +180,7 @@ func renderVirtual(row func(name, format string, args ...any), v *api.Virtual) {
 	for _, hidden := range []bool{true, false} {
 		for _, t := range v.Twins {
 			if t.Hidden == hidden && t.Virtual.IsValid() {
-				row("virtual", "%s", twinLine(t, v.Pool))
+				row("virtual", "%s", twinLine(t, v))
 			}
 		}
 	}
@@ -192,15 +192,35 @@ func renderVirtual(row func(name, format string, args ...any), v *api.Virtual) {
 	}
 }
 
-func twinLine(t api.Twin, pool *vip.Stats) string {
+func twinLine(t api.Twin, v *api.Virtual) string {
 	use := "in reserve"
 	if t.Hidden {
-		use = "names are answered with it"
+		use = "names that lead to " + hiddenOf(t, v) + " are answered with it"
 	}
 	if t.Pooled {
-		return fmt.Sprintf("leased addresses of %s stand for those of %s %s; %s", poolOf(t, pool), t.Real, t.Kind, use)
+		return fmt.Sprintf("a leased address of %s stands for each of %s %s; %s", poolOf(t, v.Pool), t.Real, t.Kind, use)
 	}
 	return fmt.Sprintf("%s  stands for %s %s; %s", t.Virtual, t.Real, t.Kind, use)
+}
+
+// hiddenParts is how many parts of a prefix one line names.
+const hiddenParts = 4
+
+// hiddenOf returns what of a twin's prefix is reached by virtual addresses only, as text.
+func hiddenOf(t api.Twin, v *api.Virtual) string {
+	var parts []string
+	for _, p := range v.Hidden {
+		if p.Overlaps(t.Real) && p.Bits() > t.Real.Bits() {
+			parts = append(parts, p.String())
+		}
+	}
+	switch {
+	case len(parts) == 0:
+		return t.Real.String()
+	case len(parts) > hiddenParts:
+		return fmt.Sprintf("%d parts of %s", len(parts), t.Real)
+	}
+	return strings.Join(parts, " and ")
 }
 
 // poolOf returns the pool of a twin's family as text.
@@ -225,9 +245,9 @@ func hiddenLine(s api.Status) string {
 		switch {
 		case !t.Hidden:
 		case t.Pooled:
-			parts = append(parts, fmt.Sprintf("%s for %s", poolOf(t, s.Virtual.Pool), t.Real))
+			parts = append(parts, fmt.Sprintf("%s for %s", poolOf(t, s.Virtual.Pool), hiddenOf(t, s.Virtual)))
 		default:
-			parts = append(parts, fmt.Sprintf("%s for %s", t.Virtual, t.Real))
+			parts = append(parts, fmt.Sprintf("%s for %s", t.Virtual, hiddenOf(t, s.Virtual)))
 		}
 	}
 	return strings.Join(parts, ", ")

@@ -8,6 +8,7 @@ import (
 
 	"github.com/culvert-dev/culvert/dns/vip"
 	"github.com/culvert-dev/culvert/node/api"
+	"github.com/culvert-dev/culvert/policy"
 )
 
 func TestRenderStatus(t *testing.T) {
@@ -103,7 +104,8 @@ func hidden() api.Status {
 				{Real: prefix("10.140.0.0/16"), Kind: "also", Virtual: prefix("246.140.0.0/16")},
 				{Real: prefix("0.0.0.0/1"), Kind: "also", Reason: "too large"},
 			},
-			Pool: &vip.Stats{Pools: []vip.PoolStats{{Prefix: prefix("246.240.0.0/12"), Leased: 3, Capacity: 100, Reclaimable: 1}}},
+			Hidden: []netip.Prefix{prefix("10.64.0.0/10"), prefix("10.130.0.0/16")},
+			Pool:   &vip.Stats{Pools: []vip.PoolStats{{Prefix: prefix("246.240.0.0/12"), Leased: 3, Capacity: 100, Reclaimable: 1}}},
 		},
 		DNS: api.DNS{Domains: []string{"cluster.local"}},
 	}
@@ -116,8 +118,8 @@ func TestStatusSaysWhatStandsForWhat(t *testing.T) {
 	}
 	for _, want := range []string{
 		"route       10.140.0.0/16  through the tunnel  also-proxied\n" +
-			"virtual     leased addresses of 246.240.0.0/12 stand for those of 10.0.0.0/9 pods; names are answered with it\n" +
-			"virtual     246.130.0.0/16  stands for 10.130.0.0/16 services; names are answered with it\n" +
+			"virtual     a leased address of 246.240.0.0/12 stands for each of 10.0.0.0/9 pods; names that lead to 10.64.0.0/10 are answered with it\n" +
+			"virtual     246.130.0.0/16  stands for 10.130.0.0/16 services; names that lead to 10.130.0.0/16 are answered with it\n" +
 			"virtual     246.140.0.0/16  stands for 10.140.0.0/16 also; in reserve\n" +
 			"pool        246.240.0.0/12: 3 of 100 virtual addresses are leased, 1 could be taken back\n",
 	} {
@@ -133,8 +135,39 @@ func TestConnectedSaysWhatIsVirtual(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := "  routes  10.140.0.0/16 on culvert0\n  names   cluster.local\n" +
-		"  virtual 246.240.0.0/12 for 10.0.0.0/9, 246.130.0.0/16 for 10.130.0.0/16 on culvert0\n"
+		"  virtual 246.240.0.0/12 for 10.64.0.0/10, 246.130.0.0/16 for 10.130.0.0/16 on culvert0\n"
 	if !strings.Contains(b.String(), want) {
 		t.Errorf("got:\n%s\nwant in it:\n%s", b.String(), want)
+	}
+}
+
+// TestWhySaysWhatThePoolLeases: an address of the pool that is not leased says so, in a connection that stands.
+func TestWhySaysWhatThePoolLeases(t *testing.T) {
+	free := api.Explained{Explanation: policy.Explanation{
+		Addr: netip.MustParseAddr("246.240.0.9"), Pooled: true, Pool: netip.MustParsePrefix("246.240.0.0/12"),
+	}}
+	leased := free
+	leased.Lease = &vip.Info{VIP: free.Addr, Real: netip.MustParseAddr("10.0.0.9"), Names: []string{"echo.default.svc.cluster.local.", "b.example."}}
+	pods := free // a real address that has none yet
+	pods.Addr = netip.MustParseAddr("10.0.0.9")
+	for _, tc := range []struct {
+		name    string
+		e       api.Explained
+		inForce bool
+		want    string // of the line about the pool; "" for none
+	}{
+		{"leased", leased, true, "246.240.0.9 stands for 10.0.0.9 (echo.default.svc.cluster.local, b.example), last used"},
+		{"not leased", free, true, "leases it to nothing now"},
+		{"not connected", free, false, ""},
+		{"a real address", pods, true, ""},
+	} {
+		var b strings.Builder
+		if err := renderWhy(&b, api.Why{InForce: tc.inForce, Addresses: []api.Explained{tc.e}}); err != nil {
+			t.Fatal(err)
+		}
+		_, line, found := strings.Cut(b.String(), "  the pool    ")
+		if found != (tc.want != "") || !strings.HasPrefix(line, tc.want) {
+			t.Errorf("%s: got\n%swant a line about the pool %q", tc.name, b.String(), tc.want)
+		}
 	}
 }

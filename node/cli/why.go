@@ -114,8 +114,11 @@ func renderWhy(out io.Writer, w api.Why) error {
 			b.WriteString("\n")
 		}
 		b.WriteString(e.Text())
-		if e.Lease != nil {
+		switch {
+		case e.Lease != nil:
 			fmt.Fprintf(&b, "  %-10s  %s\n", "the pool", leaseText(*e.Lease))
+		case w.InForce && e.Pooled && e.Pool.Contains(e.Addr):
+			fmt.Fprintf(&b, "  %-10s  leases it to nothing now: who sends there is told at once that nobody can be reached\n", "the pool")
 		}
 		fmt.Fprintf(&b, "  %-10s  %s\n", "the kernel", kernelText(e, w.InForce))
 	}
@@ -148,8 +151,12 @@ func kernelText(e api.Explained, inForce bool) string {
 // leaseText is what a leased virtual address stands for.
 func leaseText(l vip.Info) string {
 	text := fmt.Sprintf("%s stands for %s", l.VIP, l.Real)
-	if len(l.Names) > 0 {
-		text += " (" + strings.Join(l.Names, ", ") + ")"
+	var names []string
+	for _, name := range l.Names {
+		names = append(names, strings.TrimSuffix(name, "."))
+	}
+	if len(names) > 0 {
+		text += " (" + strings.Join(names, ", ") + ")"
 	}
 	return text + ", last used " + l.Used.Format(time.DateTime)
 }
