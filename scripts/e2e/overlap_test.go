@@ -238,10 +238,18 @@ type stream struct {
 	target string
 }
 
-// stream starts one; finish must be called.
+// stream starts one and returns when it is connected; finish must be called.
 func (l *lab) stream(t *testing.T, target string) *stream {
 	t.Helper()
-	return &stream{l.start(t, "lab", "labnet", "session", "--duration", "10m", "--interval", "20ms", target), target}
+	s := &stream{l.start(t, "lab", "labnet", "session", "--duration", "10m", "--interval", "20ms", target), target}
+	eventually(t, 10*time.Second, "a connection to "+target, func() error {
+		r := l.WS(5*time.Second, "ss", "-Htnp", "state", "established")
+		if !strings.Contains(r.Out, fmt.Sprintf("pid=%d,", s.cmd.Process.Pid)) {
+			return fmt.Errorf("%s", r)
+		}
+		return nil
+	})
+	return s
 }
 
 // finish ends the connection and checks that every message came back over it.
