@@ -72,7 +72,7 @@ func (s *Session) followGateway() {
 		return
 	}
 	s.dial(s.ctx)
-	s.dns.Set(s.dnsConfig())
+	s.setDNS()
 	s.resetEstablished(s.ctx)
 }
 

@@ -115,9 +115,7 @@ func (s *Session) commit(ctx context.Context, plan policy.Plan) {
 	s.noticeConflicts()
 	s.rememberTwins()
 	s.askTwins()
-	if s.dns != nil {
-		s.dns.Set(s.dnsConfig())
-	}
+	s.setDNS()
 	if !s.applied {
 		return
 	}
@@ -126,6 +124,7 @@ func (s *Session) commit(ctx context.Context, plan policy.Plan) {
 	err := s.move(ctx)
 	if before := s.inForce; err == nil && !before.Equal(s.plan) {
 		s.inForce = s.plan
+		s.setDNS() // what the routes lead to now may be named
 		s.resetLost(ctx, before)
 		s.prove()
 	}

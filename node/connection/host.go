@@ -58,7 +58,7 @@ func (s *Session) dnsConfig() dns.Config {
 		Ndots:          s.resolver.Ndots(),
 		Withheld:       s.withheld(),
 		Twins:          s.dnsTwins(),
-		Hidden:         s.plan.Virtualized,
+		Hidden:         s.hidden(),
 		Pools:          s.plan.Pools,
 		VirtualSubnets: s.virtualSubnets(),
 		OthersVirtual:  s.othersVirtual(),
@@ -70,6 +70,25 @@ func (s *Session) dnsConfig() dns.Config {
 		config.IncludeSuffixes = append(config.IncludeSuffixes, suffix.Name)
 	}
 	return config
+}
+
+// setDNS brings the resolver, once there is one, to the state the session is in.
+func (s *Session) setDNS() {
+	if s.dns != nil {
+		s.dns.Set(s.dnsConfig())
+	}
+}
+
+// hidden is what names are answered with virtual addresses for: under the plan, and under the one in force.
+// Until the host's routes lead into the tunnel a real address leads a program to a stranger.
+func (s *Session) hidden() []netip.Prefix {
+	out := slices.Clone(s.plan.Virtualized)
+	for _, p := range s.inForce.Virtualized {
+		if !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // withheld returns the prefixes that others keep, with who does, so that no name of the cluster leads a
@@ -84,9 +103,15 @@ func withheld(plan policy.Plan) []dns.Withheld {
 	return out
 }
 
-// withheld is that of the plan, and what is to go by virtual addresses that the gateway does not know yet.
+// withheld is that of the plan, that of the one in force (see hidden), and what is to go by virtual addresses
+// that the gateway does not know yet.
 func (s *Session) withheld() []dns.Withheld {
 	out, ready := withheld(s.plan), s.dnsTwins()
+	for _, w := range withheld(s.inForce) {
+		if !slices.ContainsFunc(out, func(o dns.Withheld) bool { return o.Prefix == w.Prefix }) {
+			out = append(out, w)
+		}
+	}
 	for _, t := range s.plan.Twins {
 		if slices.ContainsFunc(ready, func(r dns.Twin) bool { return r.Real == t.Real }) {
 			continue
@@ -134,7 +159,7 @@ func (s *Session) openHost(ctx context.Context) error {
 		Own:  s.hostAddrs.Contains,
 		Pool: answers{&s.virtual.leases},
 	})
-	s.dns.Set(s.dnsConfig())
+	s.setDNS()
 	s.uapi = opened.UAPI
 	fd, err := opened.TakeTUN()
 	if err != nil {
@@ -237,9 +262,7 @@ func contest(c *helper.Contested) error {
 func (s *Session) resolversChanged(event helper.Event) {
 	s.log.Info("the host's resolvers changed", "servers", event.Host.Servers, "search", event.Host.Search)
 	s.resolver = *event.Host
-	if s.dns != nil {
-		s.dns.Set(s.dnsConfig())
-	}
+	s.setDNS()
 	if s.tunnel != nil && s.tunnel.keeper != nil {
 		s.tunnel.keeper.Kick()
 	}

@@ -286,9 +286,7 @@ func (s *Session) setState(state api.State, reason string) {
 	if s.state != state {
 		s.log.Info("state", "from", s.state, "to", state, "reason", reason)
 		s.state, s.since = state, time.Now()
-		if s.dns != nil {
-			s.dns.Set(s.dnsConfig())
-		}
+		s.setDNS()
 	}
 	s.reason = reason
 }

@@ -18,9 +18,7 @@ import (
 func (s *Session) earlierChanged(earlier []helper.Earlier) {
 	s.log.Info("connections that began earlier", "connections", earlier)
 	s.earlier = earlier
-	if s.dns != nil {
-		s.dns.Set(s.dnsConfig())
-	}
+	s.setDNS()
 	if s.applied {
 		s.replan(s.ctx)
 	}

@@ -149,9 +149,7 @@ func (s *Session) twinsKnown(known []v1alpha1.Twin) {
 		return
 	}
 	s.virtual.known = known
-	if s.dns != nil {
-		s.dns.Set(s.dnsConfig())
-	}
+	s.setDNS()
 }
 
 // dnsTwins returns the twins that names can be answered with now.

@@ -157,6 +157,40 @@ func TestNamesWaitForTheGateway(t *testing.T) {
 	}
 }
 
+// TestNamesWaitForTheRoutes: when a VPN goes, names lead to real addresses no sooner than routes do; when one
+// comes, at once to none.
+func TestNamesWaitForTheRoutes(t *testing.T) {
+	for resolve, hides := range map[string]bool{"virtualize": true, "yield": false} {
+		p := team("1", nil, "10.132.0.0/16")
+		p.Spec.Routing.OnConflict = resolve
+		s := hidden(t)
+		s.knowledge.policy = p
+		s.takePolicy(t.Context())
+		s.twinsKnown(peerTwins(s.plan))
+		kept := func() bool {
+			config := s.dnsConfig()
+			if hides {
+				return len(config.Hidden) == 2 && len(config.Twins) == 2 && len(config.Withheld) == 0
+			}
+			return len(config.Hidden) == 0 && len(config.Withheld) == 2
+		}
+		s.inForce = s.plan
+		if !kept() {
+			t.Errorf("%s: %+v", resolve, s.dnsConfig())
+		}
+		if s.hostMoved(policy.Facts{}, true, nil); len(s.plan.Virtualized)+len(withheld(s.plan)) != 0 || !kept() {
+			t.Errorf("%s, before the routes: %+v", resolve, s.dnsConfig())
+		}
+		s.inForce = s.plan
+		if config := s.dnsConfig(); len(config.Hidden)+len(config.Withheld) != 0 {
+			t.Errorf("%s, with the routes: %+v", resolve, config)
+		}
+		if s.hostMoved(behindVPN(), true, nil); !kept() {
+			t.Errorf("%s, the VPN is back: %+v", resolve, s.dnsConfig())
+		}
+	}
+}
+
 // TestTwinsLastAsLongAsTheConnection walks through what happens to the VPN and the cluster: twins stay.
 func TestTwinsLastAsLongAsTheConnection(t *testing.T) {
 	s := hidden(t)
