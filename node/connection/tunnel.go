@@ -46,6 +46,9 @@ type tunnel struct {
 	keeper     *carrier.Keeper
 	stopKeeper context.CancelFunc
 	keepers    sync.WaitGroup
+
+	agents    map[string]*agentPeer     // further peers, by workload
+	endpoints map[string]netip.AddrPort // of workloads that had an agent ever
 }
 
 // newKey makes the workstation's key pair; it lives in memory only.
@@ -63,8 +66,14 @@ func newTunnel(fd int, key wgtypes.Key, mtu int, log *slog.Logger) (*tunnel, err
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("use the TUN interface: %w", err), unix.Close(fd))
 	}
+	return newTunnelOn(dev, name, key, mtu, log)
+}
+
+// newTunnelOn is newTunnel with the interface open. It takes over dev.
+func newTunnelOn(dev tun.Device, name string, key wgtypes.Key, mtu int, log *slog.Logger) (t *tunnel, err error) {
 	tap := reach.NewTap(dev)
-	t := &tunnel{log: log, bind: carrier.NewBind(), key: key, mtu: mtu, tap: tap, nat: vnat.New(tap)}
+	t = &tunnel{log: log, bind: carrier.NewBind(), key: key, mtu: mtu, tap: tap, nat: vnat.New(tap),
+		agents: map[string]*agentPeer{}, endpoints: map[string]netip.AddrPort{}}
 	t.device, err = wgdev.New(t.nat, t.bind, log)
 	if err != nil {
 		return nil, fmt.Errorf("start WireGuard on %s: %w", name, err)
@@ -163,20 +172,28 @@ func (t *tunnel) stopCarrying() {
 
 // handshake returns when the latest handshake with the gateway was and the bytes since the start.
 func (t *tunnel) handshake() (at time.Time, received, sent int64) {
+	return t.handshakeWith(t.gateway)
+}
+
+// handshakeWith is handshake for any peer.
+func (t *tunnel) handshakeWith(key wgtypes.Key) (at time.Time, received, sent int64) {
 	status, err := t.device.Status()
 	if err != nil {
 		return time.Time{}, 0, 0
 	}
 	for _, peer := range status.Peers {
-		if peer.PublicKey == t.gateway {
+		if peer.PublicKey == key {
 			return peer.LastHandshakeTime, peer.ReceiveBytes, peer.TransmitBytes
 		}
 	}
 	return time.Time{}, 0, 0
 }
 
-// close ends the carrier and the device and waits for both.
+// close ends the carriers and the device and waits for all.
 func (t *tunnel) close() {
 	t.stopCarrying()
+	for _, a := range t.agents {
+		a.stop()
+	}
 	t.device.Close()
 }
