@@ -169,9 +169,13 @@ func (s *Session) openHost(ctx context.Context) error {
 	return err
 }
 
+// hostFailure says what to do about an error of the helper's, as far as that is known.
 func hostFailure(err error) error {
-	if errors.Is(err, hostnet.ErrForeign) {
+	switch {
+	case errors.Is(err, hostnet.ErrForeign):
 		return failure.New(failure.General, err, "nothing of it was changed; remove it, or find out whose it is")
+	case errors.Is(err, helper.ErrRefused): // by limits that root sets
+		return failure.New(failure.Permission, err, "the host is as it was")
 	}
 	return err
 }
@@ -197,7 +201,7 @@ func (s *Session) apply(ctx context.Context) error {
 		state.Routes = append(state.Routes, hostnet.Route{Prefix: route.Prefix, Throw: route.Kind == policy.RouteThrow})
 	}
 	if err := s.helper.Apply(ctx, state); err != nil {
-		return fmt.Errorf("change the host's routes and resolver: %w", err)
+		return hostFailure(fmt.Errorf("change the host's routes and resolver: %w", err))
 	}
 	s.applied = true
 	return nil

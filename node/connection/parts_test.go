@@ -2,6 +2,8 @@ package connection
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -9,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/culvert-dev/culvert/node/failure"
+	"github.com/culvert-dev/culvert/node/helper"
+	"github.com/culvert-dev/culvert/node/hostnet"
 	"github.com/culvert-dev/culvert/policy"
 )
 
@@ -135,5 +139,19 @@ func TestOwnSettingsAreCheckedFirst(t *testing.T) {
 	s.request.Flags.Routing.AllowConflictingSubnets = []string{"ten"}
 	if f := failure.Of(s.learn(t.Context())); f == nil || f.Code != failure.Usage || !strings.Contains(f.Text, "--allow-conflicting-subnets") {
 		t.Errorf("%+v", f)
+	}
+}
+
+// TestFailuresOfTheHost: what root's limits refuse is a matter of permission.
+func TestFailuresOfTheHost(t *testing.T) {
+	refused := &helper.Error{Code: helper.CodeRefused, Message: "prefix 211.55.48.0/20 is public"}
+	for err, want := range map[error]failure.Code{
+		fmt.Errorf("change: %w", refused): failure.Permission,
+		hostnet.ErrForeign:                failure.General,
+		errors.New("no such device"):      failure.General,
+	} {
+		if got := failure.Of(hostFailure(err)).Code; got != want {
+			t.Errorf("%v: exit code %d, want %d", err, got, want)
+		}
 	}
 }
