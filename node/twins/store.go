@@ -126,12 +126,19 @@ func (s *Store) Keep(key Key, v policy.Virtual) (err error) {
 		b = empty()
 	}
 	b.Entries[key.String()] = entry{V4: v.V4, V6: v.V6, Twins: v.Assigned, Used: time.Now().UTC().Truncate(time.Second)}
-	b.forget(key.String())
-	return errors.Join(damaged, s.write(b))
+	forgotten := b.forget(key.String())
+	if err := s.write(b); err != nil {
+		return errors.Join(damaged, err)
+	}
+	for _, name := range forgotten { // the lock beside it stays: a connection may hold it
+		_ = os.Remove(s.poolPath(name)) // mostly there is none
+	}
+	return damaged
 }
 
-// forget drops the entries that were not used for longest where there are too many, but for the one named.
-func (b *book) forget(but string) {
+// forget drops the entries that were not used for longest where there are too many, but for the one named, and
+// returns their names.
+func (b *book) forget(but string) (forgotten []string) {
 	for len(b.Entries) > maxEntries {
 		oldest := ""
 		for name, e := range b.Entries {
@@ -140,12 +147,17 @@ func (b *book) forget(but string) {
 			}
 		}
 		delete(b.Entries, oldest)
+		forgotten = append(forgotten, oldest)
 	}
+	return forgotten
 }
 
-// PoolPath returns the file for the leases of key. Its directory is there once something was kept.
-func (s *Store) PoolPath(key Key) string {
-	sum := sha256.Sum256([]byte(key.String()))
+// PoolPath returns the file for the leases of key. Its directory is there once something was kept, and it goes
+// when key is forgotten.
+func (s *Store) PoolPath(key Key) string { return s.poolPath(key.String()) }
+
+func (s *Store) poolPath(name string) string {
+	sum := sha256.Sum256([]byte(name))
 	return filepath.Join(s.dir, "pool-"+hex.EncodeToString(sum[:8]))
 }
 

@@ -108,6 +108,34 @@ func TestThoseNotUsedForLongestAreForgotten(t *testing.T) {
 	}
 }
 
+// TestLeasesGoWithWhatIsForgotten: the file of a pool is of no use without the twins.
+func TestLeasesGoWithWhatIsForgotten(t *testing.T) {
+	s := At(t.TempDir())
+	b := empty()
+	for i := range maxEntries {
+		b.Entries[Key{"uid", string(rune('A' + i))}.String()] = entry{Used: time.Unix(int64(i), 0)}
+	}
+	if err := s.write(b); err != nil {
+		t.Fatal(err)
+	}
+	oldest, second, fresh := Key{"uid", "A"}, Key{"uid", "B"}, Key{"uid", "new"}
+	for _, key := range []Key{oldest, second, fresh} {
+		for _, path := range []string{s.PoolPath(key), s.PoolPath(key) + ".lock"} {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := s.Keep(fresh, policy.Virtual{}); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]bool{s.PoolPath(oldest): false, s.PoolPath(oldest) + ".lock": true, s.PoolPath(second): true, s.PoolPath(fresh): true} {
+		if _, err := os.Stat(path); (err == nil) != want {
+			t.Errorf("%s is there: %v, want %v", path, err, want)
+		}
+	}
+}
+
 func TestULA(t *testing.T) {
 	a, b := ULA("one"), ULA("another")
 	for _, p := range []netip.Prefix{a, b} {
