@@ -3,7 +3,10 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -107,5 +110,44 @@ func TestAgentsPodIsDeleted(t *testing.T) {
 	t.Logf("in another pod after %s", next.Took.Round(time.Millisecond))
 	if a := <-told; a.Failure == nil || a.Failure.Text != fmt.Sprintf("the agent in pod strict/%s: the pod is gone", first.Agent.Pod) {
 		t.Errorf("who followed the agent heard %+v", a.Failure)
+	}
+}
+
+// TestKeptAgentIsReplaced: what an agent is in goes away, and another pod's agent serves soon.
+func TestKeptAgentIsReplaced(t *testing.T) {
+	l := shared
+	l.strictWorkloads(t)
+	for _, row := range []struct {
+		name string
+		lose func(pod string) [][]string
+	}{
+		{"the pod is deleted", func(pod string) [][]string { return [][]string{{"delete", "pod", pod, "--wait=false"}} }},
+		{"the pod is killed", func(pod string) [][]string { return [][]string{{"delete", "pod", pod, "--force"}} }},
+		{"a new revision", func(string) [][]string { return [][]string{{"rollout", "restart", "deployment/many"}} }},
+		{"scaled to zero and up", func(string) [][]string {
+			return [][]string{{"scale", "deployment/many", "--replicas=0"}, {"scale", "deployment/many", "--replicas=2"}}
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			must(t, l.Kubectl("-n", "strict", "rollout", "status", "deployment/many", "--timeout=50s"), "pods to choose from")
+			file, kept := filepath.Join(t.TempDir(), "pod"), make(chan agentAnswer, 1)
+			go func() { kept <- l.asks(agentAsk{Workload: "strict/many", Keep: file, Limit: "90s"}) }() // received below
+			var first string
+			eventually(t, time.Minute, "an agent serves", func() error {
+				pod, err := os.ReadFile(file)
+				if first = string(pod); err == nil && first == "" {
+					err = errors.New("no pod is named yet")
+				}
+				return err
+			})
+			for _, command := range row.lose(first) {
+				must(t, l.Kubectl(append([]string{"-n", "strict"}, command...)...), strings.Join(command, " "))
+			}
+			a := <-kept
+			if a.Failure != nil || a.Agent.Pod == first || a.Took > 10*time.Second {
+				t.Fatalf("after %s: %+v, %+v; before: %s; said:\n%s", a.Took, a.Agent, a.Failure, first, strings.Join(a.Said, "\n"))
+			}
+			t.Logf("in another pod after %s", a.Took.Round(time.Millisecond))
+		})
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/culvert-dev/culvert/internal/enrol"
+	"github.com/culvert-dev/culvert/node/agents"
 	"github.com/culvert-dev/culvert/node/failure"
 	"github.com/culvert-dev/culvert/node/kube"
 	"github.com/culvert-dev/culvert/policy"
@@ -31,13 +32,15 @@ type agentAsk struct {
 	Follow   kube.Agent // to watch, else: the agent that was placed, if there is one
 	Until    kube.AgentPhase
 	Enrol    bool // at the agent, and leave it again
+	// Keep names a file for the pod of the first agent for Workload, which is kept until a second one serves instead.
+	Keep string
 }
 
 // agentAnswer is what has come of it.
 type agentAnswer struct {
 	Agent   kube.Agent
 	Said    []string
-	Took    time.Duration // until the agent was placed
+	Took    time.Duration // until the agent was placed; if kept, from the loss of the first to the second
 	PodUID  string        // as an agent says that has been enrolled at
 	List    []kube.AgentThere
 	Failure *failure.Failure
@@ -71,6 +74,9 @@ func (a *agentAnswer) to(question agentAsk) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
+	if question.Keep != "" {
+		return a.keep(ctx, client, question)
+	}
 	if question.Workload != "" {
 		begin := time.Now()
 		if question.Follow, err = a.place(ctx, client, question.Workload); err != nil {
@@ -107,6 +113,49 @@ func (a *agentAnswer) enrol(ctx context.Context, client *kube.Client) error {
 		a.Said = append(a.Said, err.Error())
 		time.Sleep(50 * time.Millisecond)
 	}
+}
+
+// keep has an agent kept until a second one serves instead of the first.
+func (a *agentAnswer) keep(ctx context.Context, client *kube.Client, question agentAsk) error {
+	workload, err := policy.ParseWorkload(question.Workload)
+	if err != nil {
+		return err
+	}
+	key, err := wgtypes.GeneratePrivateKey()
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var first, last agents.State
+	var lost time.Time
+	agents.New(agents.Config{
+		Workload: workload, Namespace: client.UserNamespace, Cluster: client,
+		Request: enrol.Request{
+			Connection: "e2e-kept", PublicKey: key.PublicKey(),
+			Node: []netip.Addr{netip.MustParseAddr("245.7.7.10")}, Agent: []netip.Addr{netip.MustParseAddr("245.7.7.13")},
+		},
+		OnChange: func(s agents.State) {
+			a.Said = append(a.Said, fmt.Sprintf("%s in %s: %v", s.Phase, s.Agent.Pod, s.Err))
+			switch last = s; {
+			case s.Phase != agents.Up && first.Phase == agents.Up && lost.IsZero():
+				lost = time.Now()
+			case s.Phase != agents.Up:
+			case first.Phase != agents.Up:
+				first = s
+				if err = os.WriteFile(question.Keep, []byte(s.Agent.Pod), 0o600); err != nil {
+					stop()
+				}
+			case s.Agent != first.Agent:
+				a.Agent, a.Took = s.Agent, time.Since(lost)
+				stop()
+			}
+		},
+	}).Run(ctx)
+	if a.Took == 0 && err == nil {
+		err = fmt.Errorf("no second agent, first %+v, at last %+v", first, last)
+	}
+	return err
 }
 
 // exchange enrols once.
