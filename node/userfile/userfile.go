@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 )
 
+// ErrLocked is matched by the error of [Lock] when another process has the lock all the time.
+var ErrLocked = errors.New("another process holds it")
+
 // Replace puts a file with this content, for the user alone (mode 0600), in place of the one at path. What
 // fails leaves the old one.
 func Replace(path string, data []byte) error {

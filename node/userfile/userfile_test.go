@@ -1,9 +1,11 @@
 package userfile
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -52,4 +54,21 @@ func TestLock(t *testing.T) {
 	if data, err := os.ReadFile(path); err != nil || string(data) != "50" {
 		t.Errorf("%q, %v", data, err)
 	}
+}
+
+// TestLockGivesUp: a process that sits on the lock keeps nobody waiting for good.
+func TestLockGivesUp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	unlock, err := Lock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Lock(path); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), path) {
+		t.Errorf("locked twice: %v", err)
+	}
+	unlock()
+	if unlock, err = Lock(path); err != nil {
+		t.Fatalf("given back: %v", err)
+	}
+	unlock()
 }
