@@ -31,7 +31,7 @@ func (v *view) twins(in Input, wants []want) []Twin {
 	var out []Twin
 	for _, w := range slices.Concat(gathered(outermostWants(wants, IPv4)), gathered(outermostWants(wants, IPv6))) {
 		var around *Twin
-		if i := a.around(w.prefix); i >= 0 {
+		if i := smallestAround(a.old, w.prefix); i >= 0 {
 			around = &a.old[i]
 		}
 		for _, t := range a.divide(w.prefix, around) {
@@ -110,7 +110,7 @@ func (a *allocator) assignAll(twins []Twin) {
 
 // had reports whether an earlier plan had this very twin.
 func (a *allocator) had(t Twin) bool {
-	i, ok := slices.BinarySearchFunc(a.old, t.Real, func(x Twin, p netip.Prefix) int { return comparePrefix(x.Real, p) })
+	i, ok := slices.BinarySearchFunc(a.old, t.Real, compareAround)
 	return ok && a.old[i].Virtual == t.Virtual
 }
 
@@ -191,53 +191,19 @@ func (a *allocator) fits(real netip.Prefix) bool {
 	return a.virtual.direct(f) && real.Bits() >= a.virtual.subnet(f).Bits()+share && !real.Addr().IsLoopback()
 }
 
-// around returns the place in a.old of the smallest prefix around p, p itself included; -1 if there is
-// none.
-func (a *allocator) around(p netip.Prefix) int {
-	for bits := p.Bits(); bits >= 0; bits-- {
-		real := netip.PrefixFrom(p.Addr(), bits).Masked()
-		if i, ok := slices.BinarySearchFunc(a.old, real, func(t Twin, p netip.Prefix) int { return comparePrefix(t.Real, p) }); ok {
-			return i
-		}
-	}
-	return -1
-}
-
-// inside returns those of a.old whose prefixes lie in p, p itself left out.
-func (a *allocator) inside(p netip.Prefix) []Twin {
-	lo, _ := slices.BinarySearchFunc(a.old, p, func(t Twin, p netip.Prefix) int { return comparePrefix(t.Real, p) })
-	for lo < len(a.old) && a.old[lo].Real == p {
-		lo++
-	}
-	hi := lo
-	for hi < len(a.old) && covers(p, a.old[hi].Real) {
-		hi++
-	}
-	return a.old[lo:hi]
-}
-
 // divide returns the twins of a prefix and its parts, sorted: for each address that of the smallest old
 // prefix around it, where around is the one around all of real, or nil. Those without a virtual prefix
 // have yet to be assigned one.
 func (a *allocator) divide(real netip.Prefix, around *Twin) []Twin {
-	inside := a.inside(real)
+	inside := strictlyInside(a.old, real)
 	if around == nil && len(inside) > 0 {
 		if t, ok := a.grown(real, inside); ok {
 			return []Twin{t}
 		}
 	}
 	var out []Twin
-	var rest netipx.IPSetBuilder
-	rest.AddPrefix(real)
-	for len(inside) > 0 {
-		part := inside[0]
-		rest.RemovePrefix(part.Real)
-		out = append(out, a.divide(part.Real, &part)...)
-		for len(inside) > 0 && covers(part.Real, inside[0].Real) {
-			inside = inside[1:]
-		}
-	}
-	for _, p := range rangesFrom(&rest).prefixes() {
+	rest := inParts(real, inside, func(part Twin) { out = append(out, a.divide(part.Real, &part)...) })
+	for _, p := range rest {
 		t := Twin{Real: p}
 		if around != nil {
 			t.Virtual, t.Pooled = transplant(p, around.Virtual), around.Pooled

@@ -34,7 +34,7 @@ func TestTwinsFitIntoAPeer(t *testing.T) {
 					given[a] = now
 				}
 			}
-			in.Virtual = in.Virtual.Keep(p.Twins)
+			in.Virtual = in.Virtual.Keep(p.Undivided)
 		}
 	}
 }

@@ -113,9 +113,9 @@ func compareWants(a, b want) int {
 func withHidden(wants []want, s Settings) []want {
 	out := slices.Clip(wants)
 	for _, p := range s.rules(ResolveVia) {
-		reason, useless := unroutable(p)
+		_, useless := unroutable(p)
 		inside := func(w want) bool { return covers(w.prefix, p) }
-		if (!useless || reason == loopback) && !slices.ContainsFunc(wants, inside) {
+		if (!useless || isLoopback(p)) && !slices.ContainsFunc(wants, inside) {
 			out = append(out, want{prefix: p, kind: KindAlso, hidden: true})
 		}
 	}

@@ -53,6 +53,9 @@ type Explanation struct {
 	Real   netip.Addr   `json:"real,omitzero"`
 	Pooled bool         `json:"pooled,omitempty"`
 	Pool   netip.Prefix `json:"pool,omitzero"`
+	// Via is the workload whose agent packets to the twin, or to the virtual address that this one is, go
+	// through; "" for the gateway.
+	Via string `json:"via,omitempty"`
 	// Route is the route of our table that packets to the address follow; its prefix is not valid if
 	// there is none.
 	Route PlannedRoute `json:"route,omitzero"`
@@ -113,7 +116,7 @@ func (s *sweep) explainVirtual(e *Explanation, v Virtual) {
 func (s *sweep) explainTwin(e *Explanation) {
 	for _, t := range s.twins {
 		if a := t.VirtualOf(e.Addr); a.IsValid() && !e.Real.IsValid() && e.Subnet.IsValid() { // a twin may be for several subnets, and what lies between
-			e.Twin, e.Pooled = a, t.Pooled
+			e.Twin, e.Pooled, e.Via = a, t.Pooled, t.Via
 		}
 		real := t.RealOf(e.Addr)
 		if !real.IsValid() {
@@ -127,7 +130,7 @@ func (s *sweep) explainTwin(e *Explanation) {
 		case e.Outcome == OutcomeOutside && t.Pooled:
 			e.Reason = fmt.Sprintf("stands for %s (%s) on the wire only: programs use addresses leased from the pool", t.Real, t.Kind)
 		}
-		e.Twin, e.Real, e.Pooled, e.Subnet, e.Kind = netip.Addr{}, real, t.Pooled, t.Real, t.Kind
+		e.Twin, e.Real, e.Pooled, e.Via, e.Subnet, e.Kind = netip.Addr{}, real, t.Pooled, t.Via, t.Real, t.Kind
 	}
 }
 

@@ -28,6 +28,9 @@ func (e Explanation) Text() string {
 	case e.Pooled:
 		row("stands for", "what the pool %s leases it to", e.Pool)
 	}
+	if e.Via != "" {
+		row("reached", "%s", throughAgent(e.Via))
+	}
 	if e.Route.Prefix.IsValid() {
 		row("our route", "%s %s", e.Route.Prefix, routeVerbs[e.Route.Kind])
 	}

@@ -276,5 +276,10 @@ func withRules(s Settings, rules ...RoutingRule) Settings {
 
 // via makes a rule of a proxyVia that no setting could, or that is refused beside another.
 func via(subnet string) RoutingRule {
-	return viaRule(subnet+"="+WorkloadGateway, Origin{SourceFlag, Position{Name: "--proxy-via"}})
+	return viaWorkload(subnet, WorkloadGateway)
+}
+
+// viaWorkload is its like for any workload.
+func viaWorkload(subnet, workload string) RoutingRule {
+	return viaRule(subnet+"="+workload, Origin{SourceFlag, Position{Name: "--proxy-via"}})
 }

@@ -118,9 +118,9 @@ func (t Twin) standIn() string {
 	case !t.Virtual.IsValid():
 		return "no virtual addresses: " + t.Reason
 	case t.Pooled:
-		return fmt.Sprintf("leased addresses of the pool; %s on the wire", t.Virtual)
+		return fmt.Sprintf("leased addresses of the pool; %s on the wire%s", t.Virtual, t.agentNote())
 	}
-	return t.Virtual.String()
+	return t.Virtual.String() + t.agentNote()
 }
 
 // settlement says what became of a conflict.

@@ -22,7 +22,10 @@ func seen(t *testing.T) map[string]Input {
 		Virtual:   Virtual{V4: DefaultVirtualSubnet, V6: netip.MustParsePrefix("fd99::/48")},
 		Protected: []Protected{ProtectAddr(netip.MustParseAddr("10.130.0.10"), "API server")},
 	}
+	agents := hidden
+	agents.Settings = withRules(settings(t, "--on-conflict=virtualize"), viaWorkload("10.132.64.0/18", "shop/deployment/echo"), viaWorkload("127.0.0.0/8", "web"), via("::1/128"))
 	return map[string]Input{
+		"agents":  agents,
 		"hidden":  hidden,
 		"quiet":   {Cluster: lab, Facts: host(t, office)},
 		"refused": {Cluster: lab, Facts: host(t, vpn)},
@@ -50,6 +53,7 @@ func TestDiffPlans(t *testing.T) {
 		"diff-vpn-came":  {NewPlan(inputs["quiet"]), NewPlan(inputs["refused"])},
 		"diff-vpn-went":  {NewPlan(inputs["taking"]), NewPlan(inputs["quiet"])},
 		"diff-hidden":    {NewPlan(inputs["quiet"]), NewPlan(inputs["hidden"])},
+		"diff-agents":    {NewPlan(inputs["hidden"]), NewPlan(inputs["agents"])},
 		"diff-connected": {Plan{}, NewPlan(inputs["taking"])},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -120,6 +124,9 @@ func TestExplanationText(t *testing.T) {
 		"why-leased":    {"hidden", "246.240.0.9"},
 		"why-wire":      {"hidden", "252.16.4.7"},
 		"why-twinless":  {"hidden", "246.99.0.1"},
+		"why-agent":     {"agents", "10.132.64.9"},
+		"why-agents":    {"agents", "246.132.64.9"},
+		"why-loopback":  {"agents", "127.0.0.1"},
 		"why-ipv6":      {"hidden", "fd12::7"},
 		"why-noroute":   {"marked", "2001:db8::1"},
 	} {

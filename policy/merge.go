@@ -246,5 +246,6 @@ func compareRules(a, b RoutingRule) int {
 		strings.Compare(string(a.Symbol), string(b.Symbol)),
 		strings.Compare(string(a.Resolve), string(b.Resolve)),
 		strings.Compare(a.Origin.String(), b.Origin.String()),
+		strings.Compare(a.Via, b.Via),
 	)
 }

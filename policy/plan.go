@@ -48,8 +48,8 @@ func ProtectAddr(a netip.Addr, reason string) Protected { return Protected{hostP
 // nothing in it depends on the order of facts or settings. A plan is always safe to apply: what is
 // in conflict is left out of it.
 type Plan struct {
-	// AllowedIPs are the destinations on the wire, as few prefixes as possible: the addresses of the
-	// cluster that are reached by their own, and those of every twin.
+	// AllowedIPs are the gateway's destinations on the wire, as few prefixes as possible: the addresses of
+	// the cluster that are reached by their own, and those of every twin that no workload has.
 	AllowedIPs []netip.Prefix `json:"allowedIPs"`
 	// Routes are the content of our routing table. Longest-prefix match over them gives exactly what
 	// programs may send into the tunnel: the cluster's addresses in AllowedIPs, the direct twins and the
@@ -70,8 +70,16 @@ type Plan struct {
 	Virtualized []netip.Prefix `json:"virtualized,omitempty"`
 	// Protected are those protected prefixes that would otherwise have gone through the tunnel.
 	Protected []Protected `json:"protected"`
-	// Twins are the prefixes under which the cluster's subnets can be reached beside their own.
+	// Twins are the prefixes under which the cluster's subnets can be reached beside their own, sorted, each
+	// in one way; none lies in another.
 	Twins []Twin `json:"twins,omitempty"`
+	// PeerTwins are those of Twins that the gateway has, as its Peer is told: each undivided, with what
+	// workloads have in its midst. A Peer has room for all of them.
+	PeerTwins []Twin `json:"peerTwins,omitempty"`
+	// Undivided are the twins that those in Twins are parts of, which are to be kept; see [Virtual.Keep].
+	Undivided []Twin `json:"-"`
+	// Vias are the workloads whose agents have the other twins, sorted.
+	Vias []Via `json:"vias,omitempty"`
 	// Pools are what the virtual addresses of pooled twins are taken from, one per family that has such
 	// twins.
 	Pools []netip.Prefix `json:"pools,omitempty"`
@@ -147,6 +155,9 @@ func decide(in Input, w wishes) Plan {
 		Virtualized: s.virtual.orNone(),
 		Protected:   s.effective(s.protect),
 		Twins:       s.twins,
+		PeerTwins:   s.gateways,
+		Undivided:   s.undivided,
+		Vias:        viasOf(s.twins, s.undivided),
 		Pools:       poolsFor(in.Virtual, s.twins),
 		Warnings:    slices.Clone(in.Facts.Warnings),
 	}
@@ -165,9 +176,10 @@ func (v *view) sweep(in Input, w wishes) (*sweep, map[Family][]claim) {
 	if in.NoPolicyRouting {
 		v.single = v.singleRoutes()
 	}
-	s := &sweep{v: v, twins: v.twins(in, w.wants), onConflict: in.Settings.OnConflict, onConflictFrom: in.Settings.OnConflictFrom}
+	s := &sweep{v: v, rules: expanded(in.Settings.Routing, w.wants), onConflict: in.Settings.OnConflict, onConflictFrom: in.Settings.OnConflictFrom}
+	s.undivided = v.twins(in, w.wants)
+	s.twins, s.gateways = bordersOf(s.rules, w.wants).divide(s.undivided, w.wants)
 	s.wants = reachable(w.wants, s.twins)
-	s.rules = expanded(in.Settings.Routing, s.wants)
 	s.vips = vipRanges(in.Virtual, s.twins)
 	interest := w.interest
 	if len(s.vips) > 0 {
@@ -237,10 +249,22 @@ func (p *Plan) trace(f Family, rule PlannedRule) string {
 	if n := familyCount(f, p.Virtualized); n > 0 {
 		fmt.Fprintf(&b, " virtualized=%d", n)
 	}
+	if n := agentTwins(f, p.Vias); n > 0 {
+		fmt.Fprintf(&b, " agentTwins=%d", n)
+	}
 	if rule.Priority > 0 {
 		fmt.Fprintf(&b, " rule=%d", rule.Priority)
 	}
 	return b.String()
+}
+
+// agentTwins counts the twins of a family that agents have.
+func agentTwins(f Family, vias []Via) int {
+	n := 0
+	for _, v := range vias {
+		n += familyCount(f, virtualPrefixes(v.Twins))
+	}
+	return n
 }
 
 // familyCount counts the prefixes of a family.

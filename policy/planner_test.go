@@ -40,11 +40,18 @@ func (h randomHost) changed(in Input) Input {
 
 // changeWishes changes what is not the host's.
 func (h randomHost) changeWishes(in *Input) {
-	switch h.r.IntN(9) {
+	switch h.r.IntN(10) {
+	case 9:
+		in.Settings.Routing = slices.Clone(in.Settings.Routing)
+		for i := range in.Settings.Routing {
+			if r := &in.Settings.Routing[i]; r.Resolve == ResolveVia {
+				r.Via = h.via().Via
+			}
+		}
 	case 6:
 		in.Settings.OnConflict = ResolveVirtualize
 	case 7:
-		in.Settings.Routing = append(slices.Clone(in.Settings.Routing), RoutingRule{Prefix: h.prefix(), Resolve: ResolveVia})
+		in.Settings.Routing = append(slices.Clone(in.Settings.Routing), h.via())
 	case 8:
 		in.Settings.Routing = append(slices.Clone(in.Settings.Routing), RoutingRule{Prefix: h.prefix(), Resolve: ResolveVirtualize})
 	case 0:

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -137,7 +138,7 @@ func (c checker) print() {
 // addresses checks every interesting address: who has it by the twin, by AllowedIPs, by the routes,
 // and by a kernel that has carried the plan out.
 func (c checker) addresses() {
-	allowed, open, left := rangesOf(c.plan.AllowedIPs...), c.openSet(), rangesOf(c.plan.Yielded...)
+	open, left := c.openSet(), rangesOf(c.plan.Yielded...)
 	hidden := rangesOf(c.plan.Virtualized...)
 	after := newKernel(applied(c.in.Facts, c.plan, c.in.Own))
 	for i, a := range samples(c.in, c.plan) {
@@ -146,9 +147,7 @@ func (c checker) addresses() {
 		}
 		host := hostPrefix(a)
 		fate := c.twin.fate(a)
-		if got, want := allowed.overlaps(host), fate == fateTunnel || c.twin.onWire(a); got != want {
-			c.t.Errorf("%s: %v in AllowedIPs is %v, the twin says %v", c.place, a, got, want)
-		}
+		c.peers(a, fate == fateTunnel)
 		want := fate == fateTunnel || fate == fateVIP
 		if got := c.routed(a); got != want {
 			c.t.Errorf("%s: %v routed into the tunnel is %v, the twin says %v", c.place, a, got, fate)
@@ -179,6 +178,25 @@ func (c checker) addresses() {
 	}
 }
 
+// peers checks whose AllowedIPs have an address: no more than one's, and of a twin the one's that is to reach
+// what it stands for. native says that the address is reached by its own.
+func (c checker) peers(a netip.Addr, native bool) {
+	workload, wire := c.twin.wireOf(a)
+	if got, want := longest(c.plan.AllowedIPs, a) >= 0, workload == "" && (wire || native); got != want {
+		c.t.Errorf("%s: %v in the gateway's AllowedIPs is %v, by its own address %v", c.place, a, got, native)
+	}
+	found := false
+	for _, v := range c.plan.Vias {
+		got := longest(v.AllowedIPs, a) >= 0
+		if found = found || got; got != (v.Workload == workload) || v.Workload == "" {
+			c.t.Errorf("%s: %v in AllowedIPs of %q is %v, the twin says %q", c.place, a, v.Workload, got, workload)
+		}
+	}
+	if workload != "" && !found {
+		c.t.Errorf("%s: %v is in no AllowedIPs, the twin says %q", c.place, a, workload)
+	}
+}
+
 // explained checks the explanation of one address: the twin's outcome, one reason, what stands for what,
 // and the route that a kernel follows without us.
 func (c checker) explained(a netip.Addr, want fate) {
@@ -200,6 +218,9 @@ func (c checker) explained(a netip.Addr, want fate) {
 		if back := Explain(c.in, e.Twin); back.Real != a || back.Pooled != e.Pooled {
 			c.t.Errorf("%s: the twin %v of %v stands for %v", c.place, e.Twin, a, back.Real)
 		}
+	}
+	if of := cmp.Or(e.Real, a); (e.Twin.IsValid() || e.Real.IsValid()) && e.Via != c.twin.workload(of) {
+		c.t.Errorf("%s: %v is reached by %q, the twin says %q", c.place, a, e.Via, c.twin.workload(of))
 	}
 	if e.Twin.IsValid() && e.Real.IsValid() {
 		c.t.Errorf("%s: %v has a twin and is one: %+v", c.place, a, e)

@@ -15,24 +15,50 @@ import (
 // WorkloadGateway is the gateway as the workload of a [ResolveVia].
 const WorkloadGateway = "gateway"
 
-// workloads are what proxyVia can name.
+// acceptWorkloads says whether proxyVia takes workloads beside the gateway. The CRD and the chart's schema
+// say the same in their own way.
+const acceptWorkloads = false
+
+// workloads are what is offered where proxyVia is typed.
 var workloads = []string{WorkloadGateway}
 
 // proxyVia reads one entry of proxyVia as a flag gives it: SUBNET=WORKLOAD.
-func proxyVia(s string) (string, error) {
-	subnet, workload, _ := strings.Cut(s, "=")
-	subnet, workload = strings.TrimSpace(subnet), strings.TrimSpace(workload)
-	if workload == "" {
+func proxyVia(s string) (string, error) { return readVia(s, acceptWorkloads) }
+
+// readVia is proxyVia, where only the gateway counts as a workload unless others are accepted.
+func readVia(s string, accept bool) (string, error) {
+	subnet, text, _ := strings.Cut(s, "=")
+	subnet, text = strings.TrimSpace(subnet), strings.TrimSpace(text)
+	if text == "" {
 		return "", fmt.Errorf("%q names no workload; write SUBNET=WORKLOAD, such as all=%s", s, WorkloadGateway)
 	}
-	normal, err := symbolOr(routedPrefix)(subnet)
+	w, err := ParseWorkload(text)
+	if !accept && !w.IsGateway() {
+		return "", fmt.Errorf("%q is not a workload that can be used; use %s", text, strings.Join(workloads, ", "))
+	}
 	if err != nil {
 		return "", err
 	}
-	if !slices.Contains(workloads, workload) {
-		return "", fmt.Errorf("%q is not a workload that can be used; use %s", workload, strings.Join(workloads, ", "))
+	normal, err := symbolOr(func(s string) (string, error) { return viaPrefix(s, w, accept) })(subnet)
+	if err != nil {
+		return "", err
 	}
-	return normal + "=" + workload, nil
+	return normal + "=" + w.String(), nil
+}
+
+// viaPrefix reads a prefix that w is to reach: one that can be routed, or a pod's loopback. accept says
+// whether there are workloads that have one.
+func viaPrefix(s string, w Workload, accept bool) (string, error) {
+	p, err := ParsePrefix(s)
+	switch {
+	case err != nil || !isLoopback(p):
+		return routedPrefix(s)
+	case !w.IsGateway():
+		return p.String(), nil
+	case accept:
+		return "", fmt.Errorf("%q is loopback, and %s; name the workload whose it is, such as %s=echo", s, noLoopback, s)
+	}
+	return "", fmt.Errorf("%q is loopback, and %s", s, noLoopback)
 }
 
 // viaParts are the two sides of SUBNET=WORKLOAD.

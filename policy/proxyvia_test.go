@@ -26,7 +26,9 @@ func TestProxyVia(t *testing.T) {
 		"a symbol, nearly right": {entry: "pod=gateway", err: `"pod" is neither a prefix nor one of the symbols service, pods, also, all; did you mean pods? write 10.128.0.0/9, for example`},
 		"host bits":              {entry: "10.130.0.1/16=gateway", err: `"10.130.0.1/16" has bits set behind its length of 16; write 10.130.0.0/16`},
 		"everything":             {entry: "::/0=gateway", err: `"::/0" is a default route; the tunnel takes prefixes of the cluster only`},
-		"loopback":               {entry: "127.0.0.0/8=gateway", err: `"127.0.0.0/8" cannot be routed into a tunnel: loopback (RFC 1122, section 3.2.1.3)`},
+		"loopback":               {entry: "127.0.0.0/8=gateway", err: `"127.0.0.0/8" is loopback, and the gateway has no loopback to offer`},
+		"a workload's loopback":  {entry: "127.0.0.0/8=echo", err: `"echo" is not a workload that can be used; use gateway`},
+		"no workload's name":     {entry: "all=Echo", err: `"Echo" is not a workload that can be used; use gateway`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := proxyVia(tc.entry)
@@ -37,6 +39,46 @@ func TestProxyVia(t *testing.T) {
 				t.Errorf("%q, %v, want %q", got, err, tc.want)
 			}
 		})
+	}
+}
+
+// TestProxyViaAcceptingWorkloads: what proxyVia takes once it takes workloads. Until then all but the
+// gateway is refused; see TestProxyVia.
+func TestProxyViaAcceptingWorkloads(t *testing.T) {
+	if acceptWorkloads {
+		t.Error("workloads are accepted: TestProxyVia, the CRD and the chart's schema have to say so too")
+	}
+	for entry, want := range map[string]string{
+		"all=gateway":                     "all=gateway",
+		" pods = echo":                    "pods=echo",
+		"10.130.0.0/16=Deploy/echo":       "10.130.0.0/16=deployment/echo",
+		"10.130.0.0/16=shop/sts/web":      "10.130.0.0/16=shop/statefulset/web",
+		"127.0.0.0/8=echo":                "127.0.0.0/8=echo",
+		"127.8.0.1/32=echo":               "127.8.0.1/32=echo",
+		"::1/128=shop/echo":               "::1/128=shop/echo",
+		"0:0::1/128=shop/deployment/echo": "::1/128=shop/deployment/echo",
+	} {
+		got, err := readVia(entry, true)
+		if err != nil || got != want {
+			t.Errorf("%s: %q, %v, want %q", entry, got, err, want)
+		}
+		if r := viaRule(got, Origin{}); r.viaText() != want {
+			t.Errorf("%s has become the rule %s", entry, r.viaText())
+		}
+	}
+	for entry, want := range map[string]string{
+		"all=":                  `"all=" names no workload; write SUBNET=WORKLOAD, such as all=gateway`,
+		"all=pod/echo-0":        `"pod/echo-0" names a pod, which is none of the kinds`,
+		"127.0.0.0/8=gateway":   `"127.0.0.0/8" is loopback, and the gateway has no loopback to offer; name the workload whose it is, such as 127.0.0.0/8=echo`,
+		"::1/128=gateway":       `"::1/128" is loopback, and the gateway has no loopback to offer; name`,
+		"127.0.0.1=echo":        `"127.0.0.1" is an address, not a prefix; for this one address write 127.0.0.1/32`,
+		"::/127=echo":           `"::/127" cannot be routed into a tunnel`,
+		"169.254.0.0/16=echo":   `"169.254.0.0/16" cannot be routed into a tunnel: link-local`,
+		"0.0.0.0/0=deploy/echo": `"0.0.0.0/0" is a default route`,
+	} {
+		if got, err := readVia(entry, true); got != "" || !strings.HasPrefix(textOf(err), want) {
+			t.Errorf("%s: %q, %v, want %s", entry, got, err, want)
+		}
 	}
 }
 
@@ -132,7 +174,14 @@ func TestCheckProxyVia(t *testing.T) {
 	other := Settings{Routing: []RoutingRule{
 		viaRule("pods=shop/echo", Origin{SourcePolicy, Position{Name: "Policy culvert/default"}}), viaRule("pods=gateway", Origin{SourceFlag, Position{Name: "--vnat"}}),
 	}}
-	want := "Policy culvert/default: proxyVia: pods=shop/echo overlaps pods=gateway (--vnat); an address can be reached in one way only, so leave one of them out"
+	two := Settings{Routing: []RoutingRule{
+		viaRule("10.132.64.0/18=deployment/echo", Origin{SourceFile, Position{Name: "culvert.yaml", Line: 3}}), viaRule("pods=shop/web", Origin{SourceFlag, Position{Name: "--proxy-via"}}),
+	}}
+	want := "culvert.yaml:3: proxyVia: 10.132.64.0/18=deployment/echo overlaps pods=shop/web (--proxy-via) in 10.132.64.0/18; an address can be reached in one way only, so leave one of them out"
+	if got := textOf(CheckProxyVia(two, lab)); got != want {
+		t.Errorf("a part of one workload's for another:\ngot  %s\nwant %s", got, want)
+	}
+	want = "Policy culvert/default: proxyVia: pods=shop/echo overlaps pods=gateway (--vnat); an address can be reached in one way only, so leave one of them out"
 	if got := textOf(CheckProxyVia(other, lab)); got != want {
 		t.Errorf("two workloads for one subnet:\ngot  %s\nwant %s", got, want)
 	}

@@ -3,6 +3,7 @@ package policy
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 )
 
 // randomHost makes inputs in a small part of the address space, so that everything meets everything.
@@ -46,6 +47,21 @@ func (h randomHost) plainPrefix() netip.Prefix {
 	b[0], b[1], b[3], b[5], b[15] = 0xfd, 0x10, byte(h.r.IntN(2)), byte(h.r.IntN(2)), byte(h.r.IntN(4))
 	p, _ := netip.AddrFrom16(b).Prefix(lengths[h.r.IntN(len(lengths))])
 	return p
+}
+
+// randomWorkloads are what addresses are reached by on random hosts.
+var randomWorkloads = []string{"", WorkloadGateway, "echo", "shop/deployment/web"}
+
+// via returns a rule of a proxyVia; two of them may have addresses in common, which settings refuse.
+func (h randomHost) via() RoutingRule {
+	r := RoutingRule{Prefix: h.prefix(), Resolve: ResolveVia, Via: randomWorkloads[h.r.IntN(len(randomWorkloads))]}
+	switch {
+	case h.chance(8):
+		r.Prefix = loopbacks[slices.IndexFunc(loopbacks, func(p netip.Prefix) bool { return familyOf(p.Addr()) == h.family })]
+	case h.chance(8) && h.family == IPv4:
+		r.Prefix = netip.MustParsePrefix("127.64.0.0/10")
+	}
+	return r
 }
 
 func (h randomHost) addr() netip.Addr { return h.prefix().Addr() }
@@ -218,10 +234,13 @@ func (h randomHost) input() Input {
 	for _, rule := range []struct {
 		resolve Resolve
 		most    int
-	}{{ResolveAllow, 3}, {ResolveAlso, 2}, {ResolveNever, 2}, {ResolveYield, 2}, {ResolveVirtualize, h.r.IntN(3)}, {ResolveVia, h.r.IntN(2)}} {
+	}{{ResolveAllow, 3}, {ResolveAlso, 2}, {ResolveNever, 2}, {ResolveYield, 2}, {ResolveVirtualize, h.r.IntN(3)}} {
 		for _, p := range h.prefixes(rule.most) {
 			in.Settings.Routing = append(in.Settings.Routing, RoutingRule{Prefix: p, Resolve: rule.resolve, Origin: Origin{SourceFlag, Position{Name: "--" + string(rule.resolve)}}})
 		}
+	}
+	for range h.r.IntN(1 + h.r.IntN(4)) {
+		in.Settings.Routing = append(in.Settings.Routing, h.via())
 	}
 	switch h.r.IntN(5) {
 	case 0:
@@ -236,7 +255,7 @@ func (h randomHost) input() Input {
 		if h.chance(2) { // twins that were there before what the host routes now
 			bare := in
 			bare.Facts = Facts{}
-			in.Virtual = in.Virtual.Keep(NewPlan(bare).Twins)
+			in.Virtual = in.Virtual.Keep(NewPlan(bare).Undivided)
 		}
 	}
 	for range h.r.IntN(3) {

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 )
@@ -107,7 +106,7 @@ func (s *sweep) settler(st state) Origin {
 func (s *sweep) whyVirtual(st state) string {
 	if via := st[itemVia]; via != 0 && s.bits(via) >= s.bits(st[itemAlso]) {
 		r := s.rules[s.index(via)]
-		return fmt.Sprintf("%s has %s reached by way of the %s", r.Origin, r.Prefix, cmp.Or(r.Via, "gateway"))
+		return fmt.Sprintf("%s has %s reached %s", r.Origin, r.Prefix, r.way())
 	}
 	var keeper string
 	switch {

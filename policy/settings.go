@@ -76,7 +76,7 @@ type RoutingRule struct {
 	Prefix  netip.Prefix `json:"prefix,omitzero"`
 	Symbol  Symbol       `json:"symbol,omitempty"`
 	Resolve Resolve      `json:"resolve"`
-	// Via is the workload of a [ResolveVia]: "gateway".
+	// Via is the workload of a [ResolveVia] in the normal form of [Workload]; "" means the gateway, too.
 	Via    string `json:"via,omitempty"`
 	Origin Origin `json:"origin"`
 	// Enforced says that no other source may say otherwise: the team's Policy enforces it.

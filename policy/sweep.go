@@ -22,6 +22,8 @@ type sweep struct {
 	v         *view
 	wants     []want
 	twins     []Twin
+	undivided []Twin // what twins are parts of
+	gateways  []Twin // see Plan.PeerTwins
 	vips      []vipRange
 	rules     []RoutingRule
 	protect   []Protected

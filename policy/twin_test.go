@@ -114,6 +114,33 @@ func (w twin) onWire(a netip.Addr) bool {
 	return false
 }
 
+// workload returns who is to reach a by a virtual address: the workload of the longest proxyVia around it,
+// unless something also-proxied is longer; "" for the gateway. Of two as long, the one later in the alphabet
+// counts, since settings refuse them anyway.
+func (w twin) workload(a netip.Addr) string {
+	best, said := longest(w.in.Settings.rules(ResolveAlso), a), "\x00"
+	for _, r := range w.in.Settings.Routing {
+		if r.Resolve != ResolveVia || !r.Prefix.Contains(a) || r.Prefix.Bits() < best || r.Prefix.Bits() == best && r.Via < said {
+			continue
+		}
+		best, said = r.Prefix.Bits(), r.Via
+	}
+	if said == WorkloadGateway || said == "\x00" {
+		return ""
+	}
+	return said
+}
+
+// wireOf returns who a belongs to if it is what a twin has on the wire.
+func (w twin) wireOf(a netip.Addr) (workload string, ok bool) {
+	for _, t := range w.plan.Twins {
+		if real := t.RealOf(a); real.IsValid() {
+			return w.workload(real), true
+		}
+	}
+	return "", false
+}
+
 func (w twin) hasTwin(a netip.Addr) bool {
 	for _, t := range w.plan.Twins {
 		if t.Virtual.IsValid() && t.Real.Contains(a) {

@@ -35,11 +35,16 @@ type Twin struct {
 	// Virtual is as long as Real, in 240.0.0.0/4 or fc00::/7, and what stands on the wire: the gateway
 	// translates it to Real and back. It is not valid if there is none, and Reason says why.
 	Virtual netip.Prefix `json:"virtual,omitzero"`
+	// Via is the workload whose agent Virtual belongs to, in the normal form of [Workload]; "" for the
+	// gateway. Another one may come to have it: the same addresses, by another way.
+	Via string `json:"via,omitempty"`
 	// Pooled says that programs on this host cannot use Virtual itself: addresses leased from one of
 	// [Plan.Pools] stand for those of it, one by one.
 	Pooled bool   `json:"pooled,omitempty"`
 	Reason string `json:"reason,omitempty"`
 }
+
+func (t Twin) around() netip.Prefix { return t.Real }
 
 // VirtualOf returns the address that stands for a, an address of t.Real. It is not valid if t has none.
 func (t Twin) VirtualOf(a netip.Addr) netip.Addr { return moved(a, t.Real, t.Virtual) }
@@ -56,7 +61,7 @@ func moved(a netip.Addr, from, to netip.Prefix) netip.Addr {
 	return Transplant(a, to)
 }
 
-// Keep returns v with a plan's twins among the assigned ones. It is to be kept on the machine, by
+// Keep returns v with a plan's undivided twins among the assigned ones. It is to be kept on the machine, by
 // cluster, and used for the next plan: then no twin ever moves. Twins that it replaces are those of
 // exactly the same prefixes.
 func (v Virtual) Keep(twins []Twin) Virtual {
@@ -150,7 +155,7 @@ func vipRanges(v Virtual, twins []Twin) []vipRange {
 	var out []vipRange
 	for _, t := range twins {
 		if t.Virtual.IsValid() && !t.Pooled {
-			out = append(out, vipRange{prefix: t.Virtual, reason: fmt.Sprintf("stands for %s (%s)", t.Real, t.Kind)})
+			out = append(out, vipRange{prefix: t.Virtual, reason: fmt.Sprintf("stands for %s (%s)%s", t.Real, t.Kind, t.agentNote())})
 		}
 	}
 	for _, pool := range poolsFor(v, twins) {
@@ -205,7 +210,7 @@ func reachable(wants []want, twins []Twin) []want {
 	return out
 }
 
-// onWire returns the addresses that packets through the tunnel are for.
+// onWire returns the addresses that packets to the gateway are for.
 func (s *sweep) onWire() rangeSet {
 	if len(s.twins) == 0 {
 		return s.tunnel
@@ -215,8 +220,13 @@ func (s *sweep) onWire() rangeSet {
 		b.AddRange(r)
 	}
 	for _, t := range s.twins {
-		if t.Virtual.IsValid() {
+		if t.Virtual.IsValid() && t.Via == "" {
 			b.AddPrefix(t.Virtual)
+		}
+	}
+	for _, t := range s.twins {
+		if t.Virtual.IsValid() && t.Via != "" { // a subnet that the cluster came to have later may be there too
+			b.RemovePrefix(t.Virtual)
 		}
 	}
 	return rangesFrom(&b)

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// twinsOf reads "REAL VIRTUAL [pooled]" lines.
+// twinsOf reads "REAL VIRTUAL [pooled]" lines: twins as they are kept, which say no workload.
 func twinsOf(text string) []Twin {
 	var out []Twin
 	for line := range strings.Lines(text) {
@@ -30,6 +30,9 @@ func twinTexts(twins []Twin) string {
 		if x.Pooled {
 			out = append(out, "pooled")
 		}
+		if x.Via != "" {
+			out = append(out, "via "+x.Via)
+		}
 		out = append(out, strings.Fields(x.Reason)...)
 	}
 	return strings.Join(out, " ")
@@ -45,7 +48,7 @@ func TestTwins(t *testing.T) {
 		v4       string
 		noClassE bool
 		rules    []RoutingRule
-		want     string // "REAL VIRTUAL [pooled]" or "REAL REASON" lines
+		want     string // "REAL VIRTUAL [pooled] [via WORKLOAD]" or "REAL REASON" lines
 		pools    string
 	}{
 		"the same low octets": {cluster: lab, want: `10.130.0.0/16 246.130.0.0/16
@@ -80,7 +83,33 @@ func TestTwins(t *testing.T) {
 			want: "31.0.0.0/8 240.0.0.0/8 32.0.0.0/7 no room for it beside the virtual subnet 240.0.0.0/4 in 240.0.0.0/4"},
 		"the end of class E: so is it of the pool": {cluster: cluster("", "10.0.0.0/8"), v4: "254.0.0.0/7", want: "10.0.0.0/8 250.0.0.0/8 pooled", pools: "254.224.0.0/11"},
 		"IPv6, too large for the ULA":              {cluster: cluster("", "fd00:aa::/48"), want: "fd00:aa::/48 fdfd:ec7f:d9d8::/48 pooled", pools: "fd12:3456:789a:f000::/52"},
-		"loopback":                                 {cluster: Cluster{}, rules: []RoutingRule{via("127.1.0.0/16")}, want: "127.1.0.0/16 240.0.0.0/16 pooled", pools: "246.240.0.0/12"},
+		"the gateway has no loopback": {cluster: Cluster{}, rules: []RoutingRule{via("127.1.0.0/16"), via("::1/128")},
+			want: "127.1.0.0/16 the gateway has no loopback to offer ::1/128 the gateway has no loopback to offer"},
+		"nor if a workload's had been in use": {cluster: Cluster{}, rules: []RoutingRule{via("127.1.0.0/16")}, assigned: "127.1.0.0/16 240.0.0.0/16 pooled",
+			want: "127.1.0.0/16 the gateway has no loopback to offer"},
+		"a workload's loopback": {cluster: Cluster{}, rules: []RoutingRule{viaWorkload("127.0.0.0/8", "echo"), viaWorkload("::1/128", "shop/web")},
+			want: "127.0.0.0/8 240.0.0.0/8 pooled via echo ::1/128 fdfd:ec7f:d9d8::1/128 pooled via shop/web", pools: "246.240.0.0/12 fd12:3456:789a:f000::/52"},
+		"a part of a workload's loopback, which would fit": {cluster: Cluster{}, rules: []RoutingRule{viaWorkload("127.0.0.53/32", "echo")},
+			want: "127.0.0.53/32 240.0.0.0/32 pooled via echo", pools: "246.240.0.0/12"},
+		"a workload for all pods": {cluster: lab, rules: []RoutingRule{viaWorkload("pods", "shop/deployment/echo")}, want: `10.130.0.0/16 246.130.0.0/16
+			10.132.0.0/16 246.132.0.0/16 via shop/deployment/echo`},
+		"a workload for some": {cluster: lab, rules: []RoutingRule{viaWorkload("10.132.64.0/18", "echo")}, want: `10.130.0.0/16 246.130.0.0/16
+			10.132.0.0/18 246.132.0.0/18 10.132.64.0/18 246.132.64.0/18 via echo 10.132.128.0/17 246.132.128.0/17`},
+		"two for two parts": {cluster: lab, rules: []RoutingRule{viaWorkload("10.132.0.0/17", "echo"), viaWorkload("10.132.128.0/17", "web")}, want: `10.130.0.0/16 246.130.0.0/16
+			10.132.0.0/17 246.132.0.0/17 via echo 10.132.128.0/17 246.132.128.0/17 via web`},
+		"a workload for more than the cluster": {cluster: lab, rules: []RoutingRule{viaWorkload("10.0.0.0/8", "echo")}, want: "10.0.0.0/8 250.0.0.0/8 pooled via echo",
+			pools: "246.240.0.0/12"},
+		"a workload beyond the cluster": {cluster: lab, rules: []RoutingRule{viaWorkload("240.240.0.0/16", "echo")}, want: `10.130.0.0/16 246.130.0.0/16
+			10.132.0.0/16 246.132.0.0/16 240.240.0.0/16 246.0.0.0/16 via echo`},
+		"the gateway divides nothing": {cluster: lab, rules: []RoutingRule{via("10.132.64.0/18")}, want: "10.130.0.0/16 246.130.0.0/16 10.132.0.0/16 246.132.0.0/16"},
+		"nor does a workload within its own": {cluster: lab, rules: []RoutingRule{viaWorkload("10.132.0.0/16", "echo"), viaWorkload("10.132.64.0/18", "echo")},
+			want: "10.130.0.0/16 246.130.0.0/16 10.132.0.0/16 246.132.0.0/16 via echo"},
+		"also-proxied within a workload's": {cluster: lab, flags: []string{"--also-proxy=10.132.0.0/17"}, rules: []RoutingRule{viaWorkload("10.132.0.0/16", "echo")},
+			want: "10.130.0.0/16 246.130.0.0/16 10.132.0.0/17 246.132.0.0/17 10.132.128.0/17 246.132.128.0/17 via echo"},
+		"assigned before a workload had a part": {cluster: cluster("", "10.132.0.0/23"), assigned: "10.132.0.0/23 246.9.0.0/23", rules: []RoutingRule{viaWorkload("10.132.1.0/24", "echo")},
+			want: "10.132.0.0/24 246.9.0.0/24 10.132.1.0/24 246.9.1.0/24 via echo"},
+		"assigned while a workload had a part": {cluster: cluster("", "10.132.0.0/23"), assigned: "10.132.0.0/24 246.9.0.0/24\n10.132.1.0/24 246.9.1.0/24",
+			want: "10.132.0.0/23 246.9.0.0/23"},
 		"one twin for what lies in another": {cluster: cluster("10.132.4.0/24", "10.132.0.0/16"), flags: []string{"--also-proxy=10.132.8.0/24"},
 			want: "10.132.0.0/16 246.132.0.0/16"},
 		"assigned before": {cluster: lab, assigned: "10.130.0.0/16 246.9.0.0/16", want: `10.130.0.0/16 246.9.0.0/16
@@ -155,7 +184,7 @@ func TestTwinsLieApart(t *testing.T) {
 		for step := range 8 {
 			before := NewPlan(in)
 			apart(t, in, before)
-			in.Virtual = in.Virtual.Keep(before.Twins)
+			in.Virtual = in.Virtual.Keep(before.Undivided)
 			if again := NewPlan(in); !slices.Equal(again.Twins, before.Twins) {
 				t.Errorf("assigned %v, then %v", before.Twins, again.Twins)
 			}
@@ -198,6 +227,9 @@ func apart(t *testing.T, in Input, p Plan) {
 			t.Errorf("the twin %v of %v overlaps %v", x.Virtual, x.Real, others[i])
 		}
 		others = append(others, x.Virtual)
+		if isLoopback(x.Real) && (x.Via == "" || !x.Pooled) {
+			t.Errorf("loopback as %+v", x)
+		}
 		inPlace(t, in, x)
 		if old.covers(x.Virtual) {
 			continue
@@ -210,6 +242,23 @@ func apart(t *testing.T, in Input, p Plan) {
 				t.Errorf("the new twin %v of %v overlaps the host's %v", x.Virtual, x.Real, r.Prefix)
 			}
 		}
+	}
+	for _, v := range p.Vias {
+		if len(v.Twins) == 0 || len(v.Twins) > maxTwins {
+			t.Errorf("the agent in %s is told of %d twins", v.Workload, len(v.Twins))
+		}
+	}
+	for _, x := range p.Twins {
+		told := p.PeerTwins
+		if i := slices.IndexFunc(p.Vias, func(v Via) bool { return v.Workload == x.Via }); i >= 0 {
+			told = p.Vias[i].Twins
+		}
+		if x.Virtual.IsValid() && !slices.ContainsFunc(told, func(y Twin) bool { return y.says(x) }) {
+			t.Errorf("nobody is told of %+v: %v", x, told)
+		}
+	}
+	if len(p.PeerTwins) > maxTwins {
+		t.Errorf("a Peer is told of %d twins", len(p.PeerTwins))
 	}
 	if set := rangesOf(reals...); slices.ContainsFunc(cluster, func(p netip.Prefix) bool { return !set.covers(p) }) {
 		t.Errorf("%v do not stand for all of %v", reals, cluster)
@@ -239,6 +288,9 @@ func unmoved(t *testing.T, before, after []Twin) {
 	t.Helper()
 	for _, x := range before {
 		for _, y := range after {
+			if y.Reason == noLoopback {
+				continue
+			}
 			for _, a := range []netip.Addr{x.Real.Addr(), lastAddr(x.Real), y.Real.Addr(), lastAddr(y.Real)} {
 				was, is := x.VirtualOf(a), y.VirtualOf(a)
 				if was.IsValid() && y.Real.Contains(a) && (was != is || x.Pooled != y.Pooled) {
@@ -266,7 +318,7 @@ func TestPlannerLeavesTwins(t *testing.T) {
 				t.Errorf("step %d: warnings %q", i, got.Warnings)
 			}
 			if kept {
-				virtual = virtual.Keep(got.Twins)
+				virtual = virtual.Keep(got.Undivided)
 			}
 		}
 	}
@@ -318,7 +370,7 @@ func TestManyTwins(t *testing.T) {
 		p := NewPlan(in)
 		apart(t, in, p)
 		unmoved(t, before, p.Twins)
-		in.Virtual, before = in.Virtual.Keep(p.Twins), p.Twins
+		in.Virtual, before = in.Virtual.Keep(p.Undivided), p.Twins
 		most = max(most, len(p.Twins))
 		for _, x := range p.Twins {
 			if x.Pooled || !x.Virtual.IsValid() {

@@ -73,7 +73,7 @@ func needsVirtual(settings policy.Settings) bool {
 // assign makes the twins of p those that the cluster was given.
 func (s *Session) assign(p policy.Plan) {
 	if len(p.Twins) > 0 {
-		s.virtual.chosen = s.virtual.chosen.Keep(p.Twins)
+		s.virtual.chosen = s.virtual.chosen.Keep(p.Undivided)
 	}
 }
 
