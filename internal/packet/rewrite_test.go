@@ -384,13 +384,17 @@ func FuzzRewrite(f *testing.F) {
 	})
 }
 
-// upperLayerOK reports whether the upper-layer checksum is one, and right.
+// upperLayerOK reports whether the upper-layer checksum is one, and right. Zero is none in UDP, also where the
+// sum would come to zero, since that is sent as 0xffff (RFC 768, RFC 6935).
 func upperLayerOK(h Header, b []byte) bool {
 	segment := b[h.PayloadOffset:h.Len]
 	if h.Is4() && h.Proto == ProtoICMP {
 		return checksumOf(segment, 0) == 0
 	}
 	at := pseudoHeaderSumAt(h.Proto, h.Is4())
+	if at >= 0 && len(segment) >= at+2 && (h.Proto == ProtoUDP || h.Proto == ProtoUDPLite) && segment[at] == 0 && segment[at+1] == 0 {
+		return false
+	}
 	return at >= 0 && len(segment) >= at+2 && TransportChecksumOK(h.Src, h.Dst, h.Proto, segment)
 }
 
