@@ -131,6 +131,14 @@ func appendOPT(dst []byte, rcodeHigh uint8, code uint16, text string) []byte {
 	return appendExtendedError(dst, start, code, text)
 }
 
+// rcodeHigh returns the upper bits of the RCODE in an OPT record (RFC 6891 section 6.1.3); 0 for none.
+func rcodeHigh(opt []byte) uint8 {
+	if len(opt) < optBytes {
+		return 0
+	}
+	return opt[5]
+}
+
 // appendExtendedError appends an extended error (RFC 8914 section 2) to the OPT record that begins at start and ends
 // dst.
 func appendExtendedError(dst []byte, start int, code uint16, text string) []byte {

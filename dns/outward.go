@@ -241,7 +241,7 @@ func (a *answer) explain(losses []loss) {
 		return
 	}
 	if !a.ownOPT {
-		a.opt, a.ownOPT = appendOPT(nil, 0, 0, ""), true
+		a.opt, a.ownOPT = appendOPT(nil, rcodeHigh(a.opt), 0, ""), true
 	}
 	a.opt = slices.Clone(a.opt)
 	for _, l := range losses {
