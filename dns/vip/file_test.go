@@ -137,7 +137,7 @@ func TestFailedWrite(t *testing.T) {
 	get(t, p, "10.0.0.1", "a.")
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
-		t.Skip("no /dev/full: ", err)
+		t.Skip("NOT RUN: A FULL DISK UNDER THE LEASES, FOR WANT OF /dev/full: ", err)
 	}
 	p.store.file.Close()
 	p.store.file = full

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -78,36 +77,16 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	ctx, stop := context.WithCancel(ctx)
-	var tasks sync.WaitGroup
-	defer tasks.Wait()
-	defer stop()
-	tasks.Go(func() {
-		<-ctx.Done()
-		listener.Close()
-	})
-	places := make(chan struct{}, cmp.Or(s.MaxStreams, defaultMaxStreams))
-	for {
-		stream, err := accept.Next(ctx, listener)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("accept carrier streams on %s: %w", listener.Addr(), err)
-		}
-		select {
-		case places <- struct{}{}:
-		default:
+	most := cmp.Or(s.MaxStreams, defaultMaxStreams)
+	return accept.Serve(ctx, listener, accept.Streams{
+		What:   "carrier streams",
+		Most:   most,
+		Handle: func(ctx context.Context, stream net.Conn) { s.serve(ctx, stream, log) },
+		Refused: func() {
 			s.refuse()
-			log.Warn("carrier: too many streams, one refused", "limit", cap(places))
-			stream.Close()
-			continue
-		}
-		tasks.Go(func() {
-			s.serve(ctx, stream, log)
-			<-places
-		})
-	}
+			log.Warn("carrier: too many streams, one refused", "limit", most)
+		},
+	})
 }
 
 // serve runs one stream to its end.

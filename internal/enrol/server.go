@@ -5,10 +5,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
-	"sync"
 	"time"
 
 	"github.com/culvert-dev/culvert/internal/accept"
@@ -30,36 +28,15 @@ type Server struct {
 // Serve answers what comes by listener until ctx ends, then it closes all streams and returns nil. Another
 // error is the listener's. It closes the listener. It may be called for several listeners at once.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
-	ctx, stop := context.WithCancel(ctx)
-	var tasks sync.WaitGroup
-	defer tasks.Wait()
-	defer stop()
-	tasks.Go(func() {
-		<-ctx.Done()
-		listener.Close()
-	})
-	places := make(chan struct{}, cmp.Or(s.MaxStreams, 32))
-	for {
-		stream, err := accept.Next(ctx, listener)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("accept enrolments on %s: %w", listener.Addr(), err)
-		}
-		select {
-		case places <- struct{}{}:
-		default:
-			stream.Close()
-			continue
-		}
-		tasks.Go(func() {
-			defer func() { <-places }()
+	return accept.Serve(ctx, listener, accept.Streams{
+		What: "enrolments",
+		Most: cmp.Or(s.MaxStreams, 32),
+		Handle: func(ctx context.Context, stream net.Conn) {
 			defer stream.Close()
 			defer context.AfterFunc(ctx, func() { stream.Close() })()
 			s.serve(stream)
-		})
-	}
+		},
+	})
 }
 
 // serve answers the requests of one stream until it ends, is silent for too long or says something malformed.
